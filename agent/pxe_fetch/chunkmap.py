@@ -1,4 +1,4 @@
-"""A file in chunks, each with a digest: their offsets, and which of them a file on disk has."""
+"""A file in chunks, each with a digest: their offsets, and which of them a file on disk has; and how one is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pxe_fetch.contract.chunks import DIGEST, count, listed
 
-_READ = 512 * 1024  # bytes read at a time
+_READ = 512 * 1024  # bytes of one piece
 
 OnChunk = Callable[[int, bool], bool]
 Check = Callable[[], None]
@@ -66,11 +66,10 @@ class ChunkMap(NamedTuple):
         ends: list[BaseException | None] = []
 
         def work() -> None:
-            buffer = memoryview(mmap(-1, _READ))
             try:
                 while not ends:
                     index = waiting.get_nowait()
-                    if not on_chunk(index, self._has_chunk(descriptor, index, buffer, check)):
+                    if not on_chunk(index, self._has_chunk(descriptor, index, check)):
                         ends.append(None)
             except Empty:
                 return
@@ -88,17 +87,23 @@ class ChunkMap(NamedTuple):
             raise error
         return not ends
 
-    def _has_chunk(self, descriptor: int, index: int, buffer: memoryview, check: Check) -> bool:
+    def _has_chunk(self, descriptor: int, index: int, check: Check) -> bool:
         digest = hashlib.sha256()
-        at, end = self.start(index), self.start(index + 1)
-        while at < end:
+        for piece in pieces(descriptor, start=self.start(index), end=self.start(index + 1)):
             check()
-            got = os.preadv(descriptor, [buffer[: end - at]], at)
-            if got == 0:
-                return False
-            digest.update(buffer[:got])
-            at += got
+            digest.update(piece)
         return digest.digest() == self.expected(index)
+
+
+def pieces(descriptor: int, *, start: int, end: int) -> Iterator[memoryview]:
+    """The bytes of an open file from `start` up to `end` or its own end, each piece valid until the next.
+
+    Raises OSError.
+    """
+    buffer = memoryview(mmap(-1, _READ))
+    while start < end and (got := os.preadv(descriptor, [buffer[: end - start]], start)):
+        yield buffer[:got]
+        start += got
 
 
 def data_extents(descriptor: int, *, size: int) -> Iterator[tuple[int, int]]:

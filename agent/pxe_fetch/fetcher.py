@@ -89,9 +89,10 @@ class Fetcher:
         """Fetch and install one artifact, or record why that failed. Raises StoppedError."""
         try:
             self.event_log.checking(transfer.name)
-            pinned = transfer if transfer.is_resolved else self._resolved(transfer)
+            if not transfer.is_resolved:
+                transfer = resolved(transfer, self.context, is_unpinned_allowed=self.is_unpinned_allowed)
             with closing(self.roots.open(transfer.dest)) as folder:
-                self._fetch_into(folder, pinned)
+                self._fetch_into(folder, transfer)
             if transfer.start:
                 self.units.start(transfer)
         except StoppedError:
@@ -103,15 +104,6 @@ class Fetcher:
             self.failed(transfer.name, error)
         finally:
             self.disk_space.release(transfer.name)
-
-    def _resolved(self, transfer: Transfer) -> Transfer:
-        return resolved(
-            transfer,
-            self.context,
-            on_layer=self.event_log.resolved,
-            on_lost_chunks=self.event_log.lost_chunks,
-            is_unpinned_allowed=self.is_unpinned_allowed,
-        )
 
     def _fetch_into(self, folder: Folder, transfer: Transfer) -> None:
         """Have the destination right in the open folder that it is in. Raises FetchError and OSError."""

@@ -7,10 +7,10 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from pxe_fetch.contract.paths import LONGEST_PATH, PROTECTED, Places, parents
@@ -33,12 +33,11 @@ _MiB = 1024 * 1024
 class Folder:
     """A folder held open. What is done at `fd`, by names in it, is done there, wherever its path leads meanwhile."""
 
-    def __init__(self, path: str, *, dest: str = "", refused: Mapping[object, Places] = MappingProxyType({})) -> None:
+    def __init__(self, path: str, *, dest: str = "", roots: AllowedRoots | None = None) -> None:
         """Open the absolute `path`, and create what is missing of it. No component may be a link.
 
         Raises OSError, with an `errno` in NOT_A_FOLDER where a component is a link or another file; PolicyError where
-        `dest` in it is in one of the places `refused`: relative to folders by their device and inode, wherever those
-        are mounted. They need not exist. CannotCreateError where the path of `dest` is too long.
+        a protected place is mounted on the way, and `dest` is in it; CannotCreateError where that path is too long.
         """
         if (length := len(os.fsencode(f"{path}/{dest}"))) > LONGEST_PATH:  # it could be made, and never be named
             raise CannotCreateError(f"its path has {length} bytes, and a path has at most {LONGEST_PATH}: shorten dest")
@@ -47,7 +46,7 @@ class Folder:
         names = path.strip("/").split("/")
         for depth, name in enumerate(names, 1):
             self._enter(name or ".", _PASS if depth < len(names) else OPEN_FOLDER)
-            if (places := refused.get(self._identity)) and places.of("/".join(["", *names[depth:], dest])) is not None:
+            if roots and roots.is_protected(self._identity, "/".join(["", *names[depth:], dest])):
                 self.close()
                 raise PolicyError(
                     f"{path}/{dest} is refused: it leads to a place that belongs to the system, mounted there once more"
@@ -134,12 +133,10 @@ class AllowedRoots:
         self._roots = tuple(f"{root.rstrip('/')}/" for root in roots)
         self._real_roots = tuple(f"{os.path.realpath(root).rstrip('/')}/" for root in roots)
         self._protected = Places({*PROTECTED, *map(os.path.realpath, PROTECTED)})
-        # Of a bind mount of one, or of a folder around it, the path says nothing.
-        below: dict[object, set[str]] = defaultdict(set)
-        for place in PROTECTED:
-            for folder in ("", *parents(place), place):
-                below[_identity(folder or "/")].add(place.removeprefix(folder))
-        self._refused = {identity: Places(places) for identity, places in below.items() if identity}
+        # Of a bind mount of a protected place, or of a folder around one, the path says nothing.
+        self._folders = defaultdict[object, set[str]](set)
+        for folder in {"", *PROTECTED, *chain.from_iterable(map(parents, PROTECTED))}:
+            self._folders[_identity(folder or "/")].add(folder)
         self._resolved: dict[str, str] = {}  # folder as configured -> without links, when it was last looked at
 
     def check(self, dest: Path) -> str:
@@ -169,13 +166,17 @@ class AllowedRoots:
         for _ in range(2):
             folder = self.check(dest)
             try:
-                return Folder(folder, dest=dest.name, refused=self._refused)
+                return Folder(folder, dest=dest.name, roots=self)
             except OSError as error:
                 failure = error
             self._resolved.pop(str(dest.parent), None)  # links may have been made since it was looked at
         if failure.errno in NOT_A_FOLDER:
             raise CannotCreateError(f"cannot create {dest}: {folder} is not a directory, or is below a file")
         raise translate_error(failure, f"cannot open or create the directory {folder}", where=folder)
+
+    def is_protected(self, identity: object, rest: str) -> bool:
+        """Whether `rest`, below the folder with that device and inode, is protected, wherever it is mounted."""
+        return any(self._protected.of(known + rest) for known in self._folders.get(identity, ()))
 
 
 def _identity(path: str | int, *, folder: int | None = None) -> tuple[int, int] | None:

@@ -71,7 +71,7 @@ class Node:
 
     def fill_in(self, url: str) -> str:
         """`url` with its ${facts} filled in, percent-encoded. Raises ProblemError as `fact` does."""
-        return facts.fill(url, lambda name: quote(self.fact(name), safe=":@"))
+        return facts.fill_url(url, self.fact)
 
     def find(self, name: str) -> str:
         """As `fact`, but "" if it is unknown or empty."""

@@ -20,10 +20,10 @@ from pxe_fetch.contract.url import (
     Origin,
     Tiers,
     UrlError,
+    below,
     each,
     flat,
     is_absolute,
-    join,
     parse,
     redact,
     scheme_of,
@@ -268,10 +268,7 @@ def _absolute(url: str, *, node: Node, base: str | None) -> str:
         message = f"the url `{url}` is relative, and there is no base_url"
         hint = "give defaults.base_url, or pxe-fetch.base_url=URL on the kernel command line"
         raise ProblemError(Problem(reference="base-url-missing", message=message, hint=hint))
-    try:
-        return join(parse(node.fill_in(base).rstrip("/") + "/"), filled.lstrip("/")).raw
-    except UrlError as error:
-        raise PolicyError(f"the base_url {redact(base)}, joined by {redact(url)}, {error}") from None
+    return below(node.fill_in(base), filled)
 
 
 def _collisions(destinations: dict[str, str]) -> list[Problem]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from pxe_fetch import sha256sums
 from pxe_fetch.chunkmap import ChunkMap
-from pxe_fetch.contract import registry
+from pxe_fetch.contract import registry, sha256sums
 from pxe_fetch.contract.chunks import LINE, MOST, SUFFIX, chunk_size, count, unlisted
 from pxe_fetch.contract.model import Chunks, Digest
 from pxe_fetch.contract.problem import RuleError
@@ -17,36 +15,27 @@ from pxe_fetch.contract.registry import Layer
 from pxe_fetch.contract.url import Tiers, each, flat, redact
 from pxe_fetch.download.context import Context
 from pxe_fetch.download.sequential import fetch_text
-from pxe_fetch.errors import OF_THE_NODE, FetchError, PolicyError
+from pxe_fetch.errors import OF_THE_NODE, FetchError, IntegrityError, PolicyError
 from pxe_fetch.plan import Source, Transfer
 from pxe_fetch.transport import parse_url
 
 _FEW = 4  # attempts without progress at a list that the artifact can do without
 
 
-def resolved(
-    transfer: Transfer,
-    context: Context,
-    *,
-    on_layer: Callable[[Transfer, str], None],
-    on_lost_chunks: Callable[[Transfer, str], None],
-    is_unpinned_allowed: bool,
-) -> Transfer:
+def resolved(transfer: Transfer, context: Context, *, is_unpinned_allowed: bool) -> Transfer:
     """`transfer` with all that pins its bytes; of a registry, also with the URLs of the layer.
 
-    `on_layer` is called with such a transfer, and the reference of its manifest; `on_lost_chunks` if the list of chunk
-    digests cannot be fetched, and why: a digest of the whole is enough. Raises FetchError; a PolicyError if nothing
+    Without the list of chunk digests, a digest of the whole is enough. Raises FetchError; a PolicyError if nothing
     pins its bytes, and `pxe-pack lock`, which finds digests out, is not the caller.
     """
     if transfer.title is not None:
         if not is_unpinned_allowed and not registry.digest_of([transfer.listed_url]):
             raise _unpinned(transfer)
-        transfer = _layer(transfer, context, on_layer=on_layer)
+        transfer = _layer(transfer, context)
     if transfer.digest is None and transfer.sums:
         source = _small(transfer, mirrors=transfer.sums, what="digests")
-        find = partial(sha256sums.digest_of, transfer.listed_url, where="the list of digests")
-        sums = fetch_text(source, context, limit=sha256sums.LARGEST, accept=lambda text: find(sums=text))
-        transfer = replace(transfer, digest=find(sums=sums))
+        find = partial(_listed, parse_url(transfer.listed_url).path_bytes.rpartition(b"/")[2])
+        transfer = replace(transfer, digest=find(fetch_text(source, context, limit=sha256sums.LARGEST, accept=find)))
     if transfer.chunks and transfer.chunk_map is None and transfer.size is not None:
         size, chunks = transfer.size, transfer.chunks
         number, own = count(size, chunk=chunks.size), Digest(algorithm="sha256", hex=chunks.digests.hex())
@@ -63,7 +52,7 @@ def resolved(
         except FetchError as error:
             if transfer.digest is None or isinstance(error, OF_THE_NODE):
                 raise
-            on_lost_chunks(transfer, str(error))
+            context.events.lost_chunks(transfer, error=str(error))
             return transfer
         # A registry's digest of the whole says the same: with both, the file would be read twice.
         whole = transfer.digest if transfer.title is None else None
@@ -74,11 +63,19 @@ def resolved(
     return transfer
 
 
+def _listed(name: bytes, sums: bytes) -> Digest:
+    """The digest of the file `name`. Raises IntegrityError: a mirror may be in the middle of an update."""
+    try:
+        return Digest(algorithm="sha256", hex=sha256sums.digest_of(name, sums=sums))
+    except ValueError as error:
+        raise IntegrityError(f"the list of digests {error}", expected="a line for it", found="none") from None
+
+
 def _unpinned(transfer: Transfer) -> PolicyError:
     return PolicyError(f"nothing says which bytes {redact(transfer.listed_url)} must have: it has no digest")
 
 
-def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer, str], None]) -> Transfer:
+def _layer(transfer: Transfer, context: Context) -> Transfer:
     """`transfer`, whose URLs are those of a manifest, as the layer with its title."""
     mirrors, pinned = transfer.mirrors, registry.digest_of([transfer.listed_url])
     for url in transfer.urls:
@@ -108,7 +105,7 @@ def _layer(transfer: Transfer, context: Context, *, on_layer: Callable[[Transfer
         size=layer.size,
         chunks=chunks,
     )
-    on_layer(found, reference)
+    context.events.resolved(found, reference=reference)
     return found
 
 
@@ -121,7 +118,7 @@ def _chunks(listed: Layer, layer: Layer, mirrors: Tiers) -> Chunks | None:
     number = count(layer.size, chunk=size)
     if not 0 < number <= MOST or listed.size != LINE * number or not listed.digest.startswith("sha256:"):
         return None
-    digests = bytes.fromhex(listed.digest.partition(":")[2])
+    digests = bytes.fromhex(_digest(listed.digest).hex)
     return Chunks(size=size, digests=digests, mirrors=each(mirrors, lambda url: registry.blob_url(url, listed.digest)))
 
 

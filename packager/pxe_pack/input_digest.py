@@ -6,10 +6,11 @@ layout of ours, the manifest in it names the first pack's image, so that n packs
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pxe_fetch.contract import sha256sums
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.console import Console
 from pxe_pack.hashing import SizeAndDigest, hash_file
@@ -24,11 +25,6 @@ from pxe_pack.tools import InputError, WorkError
 SUFFIX = ".sha256"
 
 _IMAGE_ROLES = ("image", "made-iso")
-
-_LARGEST = 64 << 10  # bytes
-# sha256sum(1): `HEX  name`, `HEX *name`, with --tag `SHA256 (name) = HEX`; and a digest alone
-_PLAIN = re.compile(r"([0-9a-fA-F]{64})(?:[ \t]+\*?(\S.*))?")
-_TAGGED = re.compile(r"SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
 
 
 def image_inputs(
@@ -107,18 +103,10 @@ def _input(image: LiveImage, path: str, counted: SizeAndDigest) -> dict[str, obj
 def published_digest(path: Path) -> str | None:
     """The digest that the file `<path>.sha256` has for `path`, in lower case; None if there is none."""
     try:
-        lines = read_input(Path(f"{path}{SUFFIX}"), limit=_LARGEST).decode(errors="replace").splitlines()
-    except OSError:
+        sums = read_input(Path(f"{path}{SUFFIX}"), limit=sha256sums.LARGEST)
+        return sha256sums.digest_of(os.fsencode(path.name), sums=sums)
+    except (OSError, ValueError):
         return None
-    for line in map(str.strip, lines):
-        digest, name = "", ""
-        if match := _PLAIN.fullmatch(line):
-            digest, name = match[1], match[2] or path.name
-        elif match := _TAGGED.fullmatch(line):
-            name, digest = match[1], match[2]
-        if digest and name.rpartition("/")[2] == path.name:
-            return digest.lower()
-    return None
 
 
 def check_published(path: Path, *, sha256: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pxe_fetch.contract.mirrors import moved, requested
 from pxe_fetch.contract.model import Artifact, FetchConfig
 from pxe_fetch.contract.registry import written
-from pxe_fetch.contract.url import Url, UrlError, is_absolute, is_exempt, parse, redact
+from pxe_fetch.contract.url import Url, UrlError, is_absolute, parse, redact
 from pxe_fetch.contract.validators import joined
 
 
@@ -34,7 +34,7 @@ def contacted_hosts(config: FetchConfig, *, artifact_url: str) -> list[str]:
     hosts: dict[str, None] = {}
     for text in requested_urls(config, artifact_url=artifact_url):
         url = _known(text)
-        proxy = _proxy_of(url, config) if url else None
+        proxy = config.proxy.of(url) if url else None
         hosts[host_of(proxy or text)] = None
         if proxy and config.proxy.fallback == "direct":
             hosts[host_of(text)] = None
@@ -53,11 +53,6 @@ def _known(text: str) -> Url | None:
         return parse(text) if is_absolute(text) and "${" not in "".join(text.split("/")[2:3]) else None
     except UrlError:
         return None
-
-
-def _proxy_of(url: Url, config: FetchConfig) -> str | None:
-    proxy = {"http": config.proxy.http, "https": config.proxy.https}.get(url.scheme)
-    return None if proxy is None or is_exempt(url, config.proxy.no_proxy) else proxy
 
 
 def shown_urls(artifact: Artifact) -> list[str]:

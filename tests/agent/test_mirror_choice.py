@@ -211,6 +211,35 @@ def test_a_slow_mirror_is_left_for_another(chunk: int | None, tmp_path: Path) ->
         assert (result.url, result.bytes_received) == (second.url("/m"), len(BODY))
 
 
+@BOTH
+def test_a_line_that_collapses_is_left_for_a_new_one_of_its_mirror_while_the_other_is_slow_too(
+    chunk: int | None, tmp_path: Path
+) -> None:
+    at = len(BODY) - 6000  # at 50 B/s the rest would take two minutes
+    slow, once = Script(body=BODY, then=drip(1000, every=0.02)), Script(body=BODY, faults=[drip(at, every=0.02)])
+    with Server({"/m": slow}) as first, Server({"/m": once}) as second:
+        one = bench(tmp_path, first, second, chunk=chunk, keep_order=True)
+        one.streams = 1
+        one.timeouts = Timeouts(min_rate=1024, min_rate_window=0.2)
+        with Stopwatch() as watch:
+            result = one.download()
+        assert watch.seconds < 10
+        assert result.url == second.url("/m")
+        assert len(second.asked) >= 2
+        assert result.bytes_received == len(BODY)
+
+
+@BOTH
+def test_mirrors_whose_new_lines_are_slow_too_are_not_asked_again_and_again(chunk: int | None, tmp_path: Path) -> None:
+    slow, at = Script(body=BODY, then=drip(1000, every=0.02)), len(BODY) - 100  # for two seconds
+    with Server({"/m": slow}) as first, Server({"/m": Script(body=BODY, then=drip(at, every=0.02))}) as second:
+        one = bench(tmp_path, first, second, chunk=chunk, keep_order=True)
+        one.streams = 1
+        one.timeouts = Timeouts(min_rate=1024, min_rate_window=0.2)
+        one.download()
+        assert 3 <= len(first.asked) + len(second.asked) <= 6
+
+
 def test_a_mirror_that_has_few_wrong_chunks_among_many_stays(tmp_path: Path) -> None:
     flaky = [Flip(at=0.45), Flip(at=0.9)]
     with Server({"/m": Script(body=BODY, faults=flaky)}) as one, Server({"/m": Script(then=stall(0))}) as stuck:

@@ -167,6 +167,18 @@ def test_query_of_a_url_is_shown_nowhere(node: FakeNode) -> None:
     assert "s3cret" not in ran.out + ran.err + node.state_file.read_text()
 
 
+@pytest.mark.parametrize("where", ["artifact", "defaults", "kernel"])
+def test_dots_of_a_relative_url_are_resolved_wherever_its_base_stands(node: FakeNode, where: str) -> None:
+    with Server({"/site/m": Script(body=BODY)}) as server:
+        base = {"base_url": server.url("/site/old/")}
+        if where == "kernel":
+            node.boot_with(f"pxe-fetch.base_url={base['base_url']}")
+        own, defaults = (base if where == one else {} for one in ("artifact", "defaults"))
+        ran = node.run_config(node.entry("m", ".././m", BODY, **own), defaults=defaults)
+    assert ran.code == 0
+    assert [asked.path for asked in server.asked] == ["/site/m"]
+
+
 def test_digest_may_come_from_a_sha256sums_file(node: FakeNode) -> None:
 
     sums = f"{'0' * 64}  other\n{hashlib.sha256(BODY).hexdigest()} *./m v1.bin\n".encode()

@@ -20,7 +20,6 @@ from pxe_fetch.contract.url import parse
 from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.errors import FetchError, IntegrityError, NetworkError, PolicyError, RefusedError
 from pxe_fetch.transport import Transports
-from pxe_fetch.transport.session import proxy_for
 from pxe_fetch.transport.sockets import LOOK
 
 BODY = random.Random(6).randbytes(50_000)
@@ -376,8 +375,8 @@ def test_a_connection_that_breaks_behind_a_proxy_names_both(tmp_path: Path) -> N
     ],
 )
 def test_no_proxy_means_hosts_domains_and_networks(no_proxy: tuple[str, ...], url: str, direct: bool) -> None:  # noqa: FBT001
-    chosen = proxy_for(parse(url), Proxy(http="http://proxy:3128", no_proxy=no_proxy))
-    assert chosen == (None if direct else parse("http://proxy:3128"))
+    chosen = Proxy(http="http://proxy:3128", no_proxy=no_proxy).of(parse(url))
+    assert chosen == (None if direct else "http://proxy:3128")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Registry:
 
     port: int
     log: Path
+    config: Path
     data: Path  # what it stores, for another one to serve
     secure: bool
     process: Process
@@ -45,6 +46,11 @@ class Registry:
 
     def url(self, path: str) -> str:
         return f"{'https' if self.secure else 'http'}://{self.host}{path}"
+
+    def restart(self, **sections: object) -> None:
+        """Start it again, with these sections in its configuration: as {"auth": …}."""
+        self.config.write_text(json.dumps(json.loads(self.config.read_text()) | sections))
+        self.process.start()
 
     def requests(self) -> Sequence[str]:
         """Method and path of each request that it answered."""
@@ -133,8 +139,8 @@ def registry(
     data = data or folder / "data"
     port = port or ports.free()
     auth: dict[str, object] = {}
+    (folder / "htpasswd").write_text(f"{USER}:{_BCRYPT}\n")
     if htpasswd:
-        (folder / "htpasswd").write_text(f"{USER}:{_BCRYPT}\n")
         auth = {"htpasswd": {"realm": "site", "path": str(folder / "htpasswd")}}
     if tokens:
         auth = {"token": {"realm": tokens, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(token_root)}}
@@ -154,4 +160,11 @@ def registry(
         output=folder / "log",
     )
     with running(process):
-        yield Registry(port=port, log=folder / "log", data=data, secure=certificate is not None, process=process)
+        yield Registry(
+            port=port,
+            log=folder / "log",
+            config=folder / "config.yml",
+            data=data,
+            secure=certificate is not None,
+            process=process,
+        )

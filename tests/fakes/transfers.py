@@ -74,6 +74,12 @@ class EventRecorder:
     def of(self, kind: str) -> list[Mapping[str, object]]:
         return [facts for each, facts in self.all if each == kind]
 
+    def resolved(self, transfer: Transfer, *, reference: str) -> None:
+        self.all.append(("resolved", {"name": transfer.name, "reference": reference}))
+
+    def lost_chunks(self, transfer: Transfer, *, error: str) -> None:
+        self.all.append(("lost_chunks", {"name": transfer.name, "error": error}))
+
     def started(self, name: str, *, url: str, offset: int, total: int | None, **_others: str | None) -> None:
         self.all.append(("started", {"name": name, "url": url, "offset": offset, "total": total}))
 

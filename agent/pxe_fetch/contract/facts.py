@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from urllib.parse import quote
 
 from pxe_fetch.contract import quantity
 from pxe_fetch.contract.problem import Problem, ProblemError, RuleError, printable
@@ -128,3 +129,8 @@ def fill(text: str, lookup: Callable[[str], str]) -> str:
     if "${" not in text:
         return text
     return _REFERENCE.sub(lambda match: lookup(match[1]), text)
+
+
+def fill_url(url: str, lookup: Callable[[str], str]) -> str:
+    """As `fill`, with each value percent-encoded, so that it stays in one segment of the path (RFC 3986, 3.3)."""
+    return fill(url, lambda name: quote(lookup(name), safe=":@"))

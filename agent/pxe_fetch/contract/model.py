@@ -15,7 +15,7 @@ from pxe_fetch.contract.facts import FACTS, argument
 from pxe_fetch.contract.keys import Duration, Flag, Group, Key, Mirrors, Size, Text, Texts, Whole, key, spelled
 from pxe_fetch.contract.paths import DEFAULT_ROOTS
 from pxe_fetch.contract.record import record
-from pxe_fetch.contract.url import Tiers, flat
+from pxe_fetch.contract.url import Tiers, Url, flat, is_exempt
 
 VERSION = 1
 MAX_SERIAL = 2**53  # what JSON has exactly
@@ -245,6 +245,11 @@ class Proxy:
     fallback: str = key(
         "none", Text(validators.OneOf("none", "direct")), "`direct`: servers are asked directly while a proxy fails."
     )
+
+    def of(self, url: Url) -> str | None:
+        """The proxy for `url`; None for a direct connection."""
+        chosen = {"http": self.http, "https": self.https}.get(url.scheme)
+        return None if chosen is None or is_exempt(url, self.no_proxy) else chosen
 
 
 @record

@@ -57,10 +57,7 @@ OWN_NAME = re.compile(r".*?/\.[^/]*\.pxe-fetch-[a-z]+(?=/|$)", re.DOTALL)
 
 
 class Places:
-    """Places that no artifact goes to: each with all that is in it, and the folders that contain it themselves.
-
-    They and the paths looked for may be relative to a folder: begin with `/`, or be "" for the folder itself.
-    """
+    """Places that no artifact goes to: each with all that is in it, and the folders that contain it themselves."""
 
     def __init__(self, places: Iterable[str] = PROTECTED) -> None:
         self._places = frozenset(places)
@@ -70,7 +67,7 @@ class Places:
         """The place that `path` is, is in, or contains; also one of the agent's own names. None if there is none."""
         if ".pxe-fetch-" in path and (found := OWN_NAME.match(path)):
             return found[0]
-        return self._inside.get(path) or next((one for one in ("", path, *parents(path)) if one in self._places), None)
+        return self._inside.get(path) or next((one for one in (path, *parents(path)) if one in self._places), None)
 
 
 def parents(path: str) -> list[str]:

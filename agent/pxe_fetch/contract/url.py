@@ -134,6 +134,16 @@ def join(base: Url, reference: str | bytes) -> Url:
     return parse(f"{base.scheme}://{userinfo}{base.host_and_port}{path}{rest}")
 
 
+def below(base: str, reference: str) -> str:
+    """The relative `reference` joined to the URL `base`, whose path ends in `/`; both may hold ${facts}.
+
+    Dot segments are removed (RFC 3986, 5.2.4), also if they lead out of the base. A slash in front makes no difference.
+    """
+    scheme, authority, folder, _, _ = _parts(base)
+    path, mark, rest = reference.partition("?")
+    return f"{scheme}://{authority or ''}{_without_dots(folder + path.lstrip('/'))}{mark}{rest}"
+
+
 def comparable(text: str) -> str:
     """The absolute URL `text` so that those of the same server begin alike; what follows the server is as written.
 
@@ -151,6 +161,12 @@ def comparable(text: str) -> str:
 def scheme_of(text: str) -> str:
     """The scheme of `text` in lower case; "" for a relative reference."""
     return (_parts(text)[0] or "").lower()
+
+
+def server_of(text: str) -> str:
+    """Scheme, host and port of the absolute URL `text` in lower case, as far as they are written: `http://host:8080`."""
+    scheme, authority, _, _, _ = _parts(text)
+    return f"{scheme or ''}://{(authority or '').rpartition('@')[2]}".lower()
 
 
 def is_absolute(text: str) -> bool:

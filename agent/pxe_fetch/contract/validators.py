@@ -11,7 +11,7 @@ from typing import TypeVar
 from pxe_fetch.contract import facts
 from pxe_fetch.contract.paths import LONGEST_NAME, LONGEST_PATH, Places
 from pxe_fetch.contract.problem import RuleError, is_shown, suggestion
-from pxe_fetch.contract.url import Url, UrlError, is_absolute, join, parse
+from pxe_fetch.contract.url import Url, UrlError, below, is_absolute, join, parse
 
 T_co = TypeVar("T_co", covariant=True)
 Rule = Callable[[str], T_co]
@@ -201,7 +201,7 @@ def base_url(text: str) -> str:
 
 def joined(urls: tuple[str, ...], base: str | None) -> tuple[str, ...]:
     """`urls`, with relative ones joined to `base` if there is one."""
-    return urls if base is None else tuple(one if is_absolute(one) else base + one.lstrip("/") for one in urls)
+    return urls if base is None else tuple(one if is_absolute(one) else below(base, one) for one in urls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,7 @@ class ChunkedDownload:
                 timeouts=request.timeouts,
                 deadline=deadline,
                 may_leave=lambda: scheduler.mirrors.may_leave(mirror),
+                on_fast=lambda: scheduler.mirrors.is_fast(mirror),
                 sharers=lambda: max(1, len(scheduler.streams)),
             )
             self._copy(stream, body, rate, has_all=has_all)

@@ -13,8 +13,10 @@ from typing import Protocol
 from pxe_fetch.contract.model import STALL
 from pxe_fetch.contract.quantity import span
 from pxe_fetch.contract.record import mutable_record, record
+from pxe_fetch.contract.url import server_of
 from pxe_fetch.deadline import Clock, Deadline
 from pxe_fetch.errors import NetworkError, StoppedError
+from pxe_fetch.plan import Transfer
 from pxe_fetch.transport import Transports
 
 _REMEMBERED = 60.0  # seconds: then a host that was silent, or served few streams, is asked again as any other
@@ -31,6 +33,12 @@ class Events(Protocol):
     `name` is the artifact's; every `url` and `error` is already redacted (contract.url.redact); bytes count from the
     start of the artifact. An implementation neither blocks nor raises.
     """
+
+    def resolved(self, transfer: Transfer, *, reference: str) -> None:
+        """What the artifact `transfer` is in a registry is known now: its layer in the manifest `reference`."""
+
+    def lost_chunks(self, transfer: Transfer, *, error: str) -> None:
+        """The artifact's list of chunk digests cannot be fetched; the digest of the whole is enough."""
 
     def started(
         self, name: str, *, url: str, offset: int, total: int | None, final_url: str | None = None, remark: str = ""
@@ -197,8 +205,7 @@ class Context:
 
     def host(self, url: str) -> Host:
         """The host of `url`: the same for the same scheme, host and port."""
-        scheme, _, rest = url.partition("://")
-        place = f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}".lower()
+        place = server_of(url)
         return self._hosts.get(place) or self._hosts.setdefault(place, Host(clock=self.clock))
 
     def check_stop(self) -> None:

@@ -71,10 +71,11 @@ class MinimumRate:
     timeouts: Timeouts
     deadline: Deadline
     may_leave: Callable[[], bool]  # whether there is anywhere else to go
+    on_fast: Callable[[], None] = lambda: None  # called once a quarter of the window has had enough
     sharers: Callable[[], int] = lambda: 1  # how many streams share the minimum
     _since: float = 0.0  # start of the current quarter of the window
     _bytes: int = 0  # since then
-    _quarters: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=4))  # bytes and seconds of each
+    _quarters: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=3))  # bytes and seconds of each
 
     def __post_init__(self) -> None:
         self._since = self.deadline.clock.now()
@@ -82,14 +83,18 @@ class MinimumRate:
     def check(self, count: int) -> float:
         """Count `count` received bytes; return the time.
 
-        Raises SlowError if the last window had too few, or the first half of it.
+        Raises SlowError if the last three quarters of a window had too few, or its first half: so that a line which
+        collapses is left within a window, though the rate is measured only once a quarter.
         """
         deadline, timeouts = self.deadline, self.timeouts
         deadline.check()
         now = deadline.clock.now()
         deadline.progressed(now)
         self._bytes += count
-        if now - self._since >= timeouts.min_rate_window / 4:
+        quarter = timeouts.min_rate_window / 4
+        if self._bytes >= timeouts.min_rate * quarter:  # at once: many a stream ends sooner
+            self.on_fast()
+        if now - self._since >= quarter:
             self._quarters.append((self._bytes, now - self._since))
             self._since, self._bytes = now, 0
             rate = sum(bytes_ for bytes_, _ in self._quarters) / sum(seconds for _, seconds in self._quarters)

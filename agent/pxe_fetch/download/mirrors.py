@@ -42,6 +42,7 @@ _TOLERATED = 8  # a mirror stays in use while fewer than one in this many of its
 # then (RFC 6298: after 0.2, 0.4, 0.8, 1.6 and 3.2 s on Linux), and most servers begin their answer sooner.
 _PATIENCE = 5.0
 _SLOW = 1.5  # times as long, less than `timeouts.min_rate` is as good as silence
+_RENEWALS = 2  # streams in a row of a mirror that was fast, until a new one will hardly be faster than a slow one
 _IMPATIENT = 2  # failures in a row of one mirror from which on it gets all of `timeouts.read`: it may just be slow
 
 
@@ -54,6 +55,8 @@ class Mirror:
     host: Host
     ranges: bool = field(init=False)  # assumed until it shows that it has none
     has_sent_range: bool = False  # exactly as requested
+    offers_ranges: bool = False  # as its last answer shows
+    renewals: int = 0  # how often a new stream may be tried though the last one was slow
     validator: str | None = None  # strong ETag of the bytes that it sent
     is_odd: bool = False  # its last answer was: a web page, or encoded
     is_page: bool = False  # its last answer was a web page
@@ -82,6 +85,11 @@ class Mirror:
     def accepts_stream(self) -> bool:
         """Whether another stream may be tried: only one until the mirror is known to work, with ranges."""
         return self.streams == 0 or (self.has_answered and self.ranges and not self.failures and not self.unranged)
+
+    @property
+    def may_renew(self) -> bool:
+        """Whether a new stream may be faster than its last, which was slow, and goes on where that ended."""
+        return self.renewals > 0 and self.ranges and self.offers_ranges
 
     @property
     def corrupt(self) -> int:
@@ -121,6 +129,7 @@ class Mirror:
             self.faults.pop(TrustError.reference, None)
             visit.is_served = True
             self.is_odd, self.is_page = bool(body.remark), body.is_page
+            self.offers_ranges = body.offers_ranges
             try:
                 yield body
             except OvertakenError:
@@ -259,9 +268,18 @@ class Mirrors:
         return replace(given, connect=min(given.connect, _PATIENCE), read=read, min_rate_window=window)
 
     def may_leave(self, mirror: Mirror) -> bool:
-        """Whether another mirror, which can be asked now, may be faster than `mirror`."""
-        now = self._clock.now()
-        return any(one.not_before <= now and not one.host.is_silent() for one in self.others(mirror))
+        """Whether another mirror, which can be asked now, may be faster than `mirror`, whose stream is slow.
+
+        If none can, a new stream of `mirror` itself may be, where an earlier one was.
+        """
+        now, others = self._clock.now(), self.others(mirror)
+        if any(one.not_before <= now and (one.may_renew or not one.host.is_silent()) for one in others):
+            return True
+        return bool(others) and mirror.may_renew
+
+    def is_fast(self, mirror: Mirror) -> None:
+        """Record that a stream of `mirror` has `timeouts.min_rate`."""
+        mirror.renewals = _RENEWALS
 
     def another_may_resume(self, mirror: Mirror) -> bool:
         """Whether another mirror could be asked for a range, now or after a short wait."""
@@ -285,6 +303,8 @@ class Mirrors:
         match error:
             case OvertakenError():
                 mirror.not_before += self._source.retry.base  # the faster mirror goes first
+            case SlowError():
+                mirror.renewals -= 1
             case RangeError() if mirror.ranges:
                 mirror.ignored_range()
                 mirror.ranges &= not isinstance(error, RefusedRangeError)

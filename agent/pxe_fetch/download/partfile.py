@@ -10,10 +10,9 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
-from mmap import mmap
 from pathlib import Path
 
-from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents
+from pxe_fetch.chunkmap import ChunkMap, OnChunk, data_extents, pieces
 from pxe_fetch.contract.chunks import count
 from pxe_fetch.contract.model import Digest
 from pxe_fetch.deadline import Deadline
@@ -28,7 +27,6 @@ from pxe_fetch.errors import (
 )
 from pxe_fetch.filesystem import Folder, translate_error
 
-_REREAD = 1024 * 1024  # bytes read at a time
 _TRIES = 100
 _LOCKED = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
@@ -192,11 +190,9 @@ class PartFile:
 
     def read_into(self, take: Callable[[memoryview], None], *, start: int, end: int) -> None:
         """Pass the bytes from `start` up to `end` to `take`, in order. Raises DiskError."""
-        view = memoryview(mmap(-1, _REREAD))
         try:
-            while start < end and (count := os.preadv(self._fd, [view[: end - start]], start)):
-                take(view[:count])
-                start += count
+            for piece in pieces(self._fd, start=start, end=end):
+                take(piece)
         except OSError as error:
             raise self._not_read(error) from error
 

@@ -149,7 +149,10 @@ class SequentialDownload:
         part, before = self._part, self._part.length
         total = self._source.size or (body.total if body.is_exact else None)
         rate = MinimumRate(
-            timeouts=timeouts, deadline=self._deadline, may_leave=lambda: self._mirrors.may_leave(mirror)
+            timeouts=timeouts,
+            deadline=self._deadline,
+            may_leave=lambda: self._mirrors.may_leave(mirror),
+            on_fast=lambda: self._mirrors.is_fast(mirror),
         )
 
         def wanted() -> int:  # one byte more than there should be reveals a longer body

@@ -46,9 +46,9 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
     The record beside it names the content's digest, which is checked by reading the whole file. Raises FetchError as
     file.is_current does.
     """
-    identity, _, content = file.read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name).strip().partition(" ")
+    content = file.read_record(transfer, folder, RECORD_SUFFIX)
     # No file has the size -1, but a directory must still raise.
-    size, digest = None if identity == transfer.identity else -1, Digest(algorithm="sha256", hex=content)
+    size, digest = None if content else -1, Digest(algorithm="sha256", hex=content)
     return file.is_current(replace(transfer, size=size, chunk_map=None, digest=digest), folder, check)
 
 
@@ -67,8 +67,7 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
         except OSError as error:  # now: removing the file frees the space that is missing
             raise translate_error(error, f"cannot decompress {transfer.dest}", where=folder.path) from error
         file.put_in_place(transfer, folder, descriptor, name=staging)
-        record = beside(transfer.dest, RECORD_SUFFIX).name
-        file.write_record(folder, record, lambda: f"{transfer.identity} {content}\n")
+        file.write_record(transfer, folder, RECORD_SUFFIX, lambda: content)
     finally:
         os.close(descriptor)
         folder.remove(staging)

@@ -11,16 +11,15 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from mmap import mmap
 
-from pxe_fetch.chunkmap import Check
+from pxe_fetch.chunkmap import Check, pieces
+from pxe_fetch.contract.quantity import LARGEST
 from pxe_fetch.errors import CannotCreateError, DiskError
 from pxe_fetch.filesystem import NEW_FILE, Folder, closing_fd
-from pxe_fetch.plan import Transfer
+from pxe_fetch.plan import Transfer, beside
 
 DEFAULT_MODE = 0o644
 _READ_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_BLOCK = 1024 * 1024  # bytes hashed at a time
 _LONGEST_RECORD = 1024
 
 
@@ -97,34 +96,37 @@ def set_owner_and_mode(descriptor: int, transfer: Transfer, *, default: int = DE
     return status
 
 
-def read_record(folder: Folder, record: str) -> str:
-    """What `write_record` wrote to the file `record`; "" if there is none, or somebody else can have written it."""
+def read_record(transfer: Transfer, folder: Folder, suffix: str) -> str:
+    """What `write_record` wrote for these bytes; "" if nothing, or somebody else can have written it."""
     try:
-        with open(os.open(record, _READ_FILE, dir_fd=folder.fd), "rb", buffering=0) as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
+        record = os.open(beside(transfer.dest, suffix).name, _READ_FILE, dir_fd=folder.fd)
+        with open(record, "rb", buffering=0) as file:  # noqa: PTH123
+            status = os.fstat(record)
             is_record = stat.S_ISREG(status.st_mode) and folder.is_ours(status)
-            return file.read(_LONGEST_RECORD).decode("ascii") if is_record else ""
+            identity, _, text = (file.read(_LONGEST_RECORD) if is_record else b"").decode("ascii").partition(" ")
     except (OSError, UnicodeDecodeError):
         return ""
+    return text.strip() if identity == transfer.identity else ""
 
 
-def write_record(folder: Folder, record: str, text: Callable[[], str]) -> None:
-    """Write `text` to the file `record` in `folder`, which says what was installed beside it.
+def write_record(transfer: Transfer, folder: Folder, suffix: str, text: Callable[[], str]) -> None:
+    """Write to a file beside the destination which artifact was installed, and `text`, which says how it looks.
 
     Without it, if that fails or the run is killed before, a later run installs the artifact again.
     """
+    record = beside(transfer.dest, suffix).name
     with suppress(OSError):
         folder.remove(record)
         with open(os.open(record, NEW_FILE, 0o600, dir_fd=folder.fd), "w", encoding="ascii") as stream:  # noqa: PTH123
-            stream.write(text())
+            stream.write(f"{transfer.identity} {text()}\n")
 
 
 def _has_digest(descriptor: int, transfer: Transfer, check: Check) -> bool:
     """Whether the open file has the digest of the whole, or if there is none, those of the chunks. Raises OSError."""
     if transfer.digest is None:
         return transfer.chunk_map is not None and transfer.chunk_map.matches(descriptor, check=check)
-    found, buffer = hashlib.new(transfer.digest.algorithm), memoryview(mmap(-1, _BLOCK))
-    while count := os.readv(descriptor, [buffer]):
+    found = hashlib.new(transfer.digest.algorithm)
+    for piece in pieces(descriptor, start=0, end=LARGEST):
         check()
-        found.update(buffer[:count])
+        found.update(piece)
     return found.hexdigest() == transfer.digest.hex

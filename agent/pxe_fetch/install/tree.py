@@ -61,9 +61,9 @@ def is_current(transfer: Transfer, folder: Folder, check: Check) -> bool:
             raise CannotCreateError(f"{transfer.dest} exists and is not a directory: no tree replaces it") from None
         return False
     with closing_fd(tree):
-        record = read_record(folder, beside(transfer.dest, RECORD_SUFFIX).name)
+        record = read_record(transfer, folder, RECORD_SUFFIX)
         try:
-            is_ours = record.startswith(f"{transfer.identity} ") and record == _record(transfer, tree, check)
+            is_ours = record != "" and record == _record(transfer, tree, check)
         except (OSError, RecursionError):  # os.fwalk of Python 3.11 recurses, and somebody may have added folders
             return False
     if is_ours:
@@ -96,8 +96,7 @@ def install(transfer: Transfer, folder: Folder, part: int, check: Check) -> None
             check()
             _swap(transfer, folder, staging)
             check_installed(transfer, folder, status)
-            record = beside(transfer.dest, RECORD_SUFFIX).name
-            write_record(folder, record, lambda: _record(transfer, tree, check))
+            write_record(transfer, folder, RECORD_SUFFIX, lambda: _record(transfer, tree, check))
             os.fsync(folder.fd)
     finally:
         with suppress(OSError):
@@ -195,7 +194,7 @@ def _call(function: str, *arguments: bytes | int) -> bool:
 
 
 def _record(transfer: Transfer, tree: int, check: Check) -> str:
-    """The archive's identity, the configured owner and mode, and a digest of the tree's metadata. Raises OSError."""
+    """The configured owner and mode, and a digest of the tree's metadata. Raises OSError."""
     seen = hashlib.sha256()
     for path, folders, files, fd in os.fwalk(".", dir_fd=tree, onerror=_raise):
         check()
@@ -208,7 +207,7 @@ def _record(transfer: Transfer, tree: int, check: Check) -> str:
             link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
             seen.update(f"{path}/{name}\0{facts}\0{link}\0".encode(errors="surrogateescape"))
     top = stat.S_IMODE(os.fstat(tree).st_mode)
-    return f"{transfer.identity} {transfer.uid} {transfer.gid} {transfer.mode} {top:o} {seen.hexdigest()}\n"
+    return f"{transfer.uid} {transfer.gid} {transfer.mode} {top:o} {seen.hexdigest()}"
 
 
 def _raise(error: OSError) -> None:

@@ -11,7 +11,7 @@ from pxe_fetch.contract.model import FetchConfig
 from pxe_fetch.contract.paths import MessageId
 from pxe_fetch.contract.problem import ProblemError, show_all
 from pxe_fetch.contract.quantity import amount, count, span
-from pxe_fetch.contract.url import redact
+from pxe_fetch.contract.url import redact, server_of
 from pxe_fetch.download.retry import Attempts
 from pxe_fetch.errors import FetchError, PolicyError, Result
 from pxe_fetch.plan import Plan, Transfer
@@ -116,21 +116,6 @@ class EventLog:
         with self._store.edit(name) as artifact:
             artifact.started = time.monotonic()
 
-    def resolved(self, transfer: Transfer, reference: str) -> None:
-        """What the artifact `transfer` is in a registry is known now: its layer in the manifest `reference`."""
-        with self._store.edit(transfer.name) as artifact:
-            artifact.oci = reference
-            artifact.total = transfer.size
-            artifact.sha256 = transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
-            artifact.mirrors = _numbered(transfer)
-        message = f"{reference} has {transfer.title}: {amount(transfer.size or 0)}"
-        self._send_of(artifact, message, MessageId.STATUS, self._routine, url=redact(transfer.listed_url))
-
-    def lost_chunks(self, transfer: Transfer, error: str) -> None:
-        """The artifact's list of chunk digests cannot be fetched; the digest of the whole is enough."""
-        message = f"its list of chunk digests cannot be fetched, so one stream fetches the whole: {error}"
-        self._send_of(self._store.get(transfer.name), message, MessageId.STATUS, WARNING, error=error)
-
     def up_to_date(self, transfer: Transfer) -> None:
         """The destination is already what it should be, and stays."""
         with self._store.edit(transfer.name) as artifact:
@@ -198,6 +183,19 @@ class EventLog:
     # One artifact's download (pxe_fetch.download.context.Events). Some downloads are not artifacts (the configuration,
     # a list of digests): those have no `dest` and no state, and only their errors are logged.
 
+    def resolved(self, transfer: Transfer, *, reference: str) -> None:
+        with self._store.edit(transfer.name) as artifact:
+            artifact.oci = reference
+            artifact.total = transfer.size
+            artifact.sha256 = transfer.digest.hex if transfer.digest and transfer.digest.algorithm == "sha256" else None
+            artifact.mirrors = _numbered(transfer)
+        message = f"{reference} has {transfer.title}: {amount(transfer.size or 0)}"
+        self._send_of(artifact, message, MessageId.STATUS, self._routine, url=redact(transfer.listed_url))
+
+    def lost_chunks(self, transfer: Transfer, *, error: str) -> None:
+        message = f"its list of chunk digests cannot be fetched, so one stream fetches the whole: {error}"
+        self._send_of(self._store.get(transfer.name), message, MessageId.STATUS, WARNING, error=error)
+
     def started(
         self, name: str, *, url: str, offset: int, total: int | None, final_url: str | None = None, remark: str = ""
     ) -> None:
@@ -254,8 +252,7 @@ class EventLog:
         self._send_of(artifact, message, MessageId.MIRROR_DROPPED, WARNING, url=url, error=reason)
 
     def limited(self, *, url: str, streams: int, error: str) -> None:
-        server = "/".join(url.split("/")[:3])
-        if server in self._limited:
+        if (server := server_of(url)) in self._limited:
             return
         self._limited.add(server)
         self.log(

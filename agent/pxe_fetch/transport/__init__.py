@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from pxe_fetch.contract.model import Proxy, Timeouts, Tls
 from pxe_fetch.contract.record import record
 from pxe_fetch.contract.registry import Login
-from pxe_fetch.contract.url import Url, UrlError, parse
+from pxe_fetch.contract.url import Url, UrlError, parse, scheme_of
 from pxe_fetch.contract.validators import SCHEMES
 from pxe_fetch.deadline import Deadline
 from pxe_fetch.errors import PolicyError
@@ -56,6 +56,7 @@ class Body(Protocol):
     remark: str = ""  # what is odd about the answer, if it explains wrong bytes
     is_page: bool = False  # the server calls it a web page: perhaps a login, or an error that will be over soon
     ranged: bool = True  # False: the answer shows that this server begins every file at 0
+    offers_ranges: bool = False  # the server says so, or has sent one
 
     def readinto(self, view: memoryview) -> int:
         """Put the bytes that have arrived into `view`, and return their number, 0 at the end. Waits for one byte.
@@ -124,7 +125,7 @@ def parse_ftp_url(url: str, *, suffix: str) -> FtpUrl:
 
 def has_ranges(url: str) -> bool:
     """Whether the scheme of `url` can ask for a part of a file; tftp cannot (RFC 1350)."""
-    return url.partition(":")[0].lower() != "tftp"
+    return scheme_of(url) != "tftp"
 
 
 class Transports:
@@ -145,11 +146,10 @@ class Transports:
 
     def of(self, url: str) -> Transport:
         """The transport for `url`, which looks at the rest of it. Raises PolicyError for an unknown scheme."""
-        scheme, colon, _ = url.lower().partition(":")
-        kind = "http" if scheme == "https" else scheme
+        kind = "http" if (scheme := scheme_of(url)) == "https" else scheme
         with self._lock:
             if kind not in self._made:
-                self._made[kind] = self._make(kind if colon else "")
+                self._made[kind] = self._make(kind)
             return self._made[kind]
 
     def _make(self, kind: str) -> Transport:

@@ -30,8 +30,9 @@ _RECORD = 8192  # bytes of a TLS record, 16 KiB at most (RFC 8446, 5.1), behind 
 _LENGTH = re.compile(r"0*\d{1,18}", re.ASCII)  # less than 2**63
 _STATUS = re.compile(r"HTTP/1\.(\d)[ \t]+([1-9]\d\d)(?=[ \t\n])", re.ASCII)
 _FIELD = re.compile(  # one that is read here or in http.py, with the lines that go on with it (RFC 9112, 5.2)
-    r"\n(connection|content-encoding|content-length|content-range|content-type|date|etag|keep-alive|location"
-    r"|proxy-authenticate|proxy-connection|retry-after|transfer-encoding|www-authenticate)[ \t]*:(.*(?:\n[ \t].*)*)",
+    r"\n(accept-ranges|connection|content-encoding|content-length|content-range|content-type|date|etag|keep-alive"
+    r"|location|proxy-authenticate|proxy-connection|retry-after|transfer-encoding|www-authenticate)"
+    r"[ \t]*:(.*(?:\n[ \t].*)*)",
     re.ASCII | re.IGNORECASE,
 )
 _HTTP_1_1 = 11

@@ -170,6 +170,7 @@ class _FtpBody(Body):  # without a validator: the time of change has whole secon
 
     def __post_init__(self) -> None:
         self.ranged = self.start == self.request.offset
+        self.offers_ranges = self.start > 0
         self.is_exact = False  # some servers count what SIZE tells as if they sent text (RFC 3659, 4.2)
 
     def readinto(self, view: memoryview) -> int:

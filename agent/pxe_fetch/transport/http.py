@@ -115,6 +115,7 @@ def _body(answer: Answer, request: Request) -> Answer:
     answer.is_page = kind in _PAGES
     answer.remark = _remark(answer, kind)
     status = answer.status
+    answer.offers_ranges = status == _PARTIAL or (answer.field("Accept-Ranges") or "").strip().lower() == "bytes"
     if status == _PARTIAL:
         _check_part(answer, request)
         return answer

@@ -25,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from pxe_fetch import __version__, regular_file
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
-from pxe_fetch.contract.url import Origin, Url, is_exempt
+from pxe_fetch.contract.url import Origin, Url
 from pxe_fetch.errors import FetchError, NetworkError, PolicyError, RefusedError, SilentError, TrustError
 from pxe_fetch.transport import Body, Request, parse_url
 from pxe_fetch.transport.connection import CURRENT, POOLS, Response
@@ -67,7 +67,8 @@ class Session(HTTPAdapter):
         Raises as Transport.open does.
         """
         request.deadline.check()
-        proxy, prepared = proxy_for(url, self._proxy), _prepare(url, fields=fields, body=body)
+        chosen, prepared = self._proxy.of(url), _prepare(url, fields=fields, body=body)
+        proxy = parse_url(chosen) if chosen else None
         exchange = Exchange(url=url, proxy=proxy, timeouts=request.timeouts, deadline=request.deadline)
         if proxy is None or self._proxy.fallback == "none":
             return self._ask(prepared, exchange)
@@ -281,17 +282,6 @@ def _prepare(url: Url, *, fields: dict[str, str], body: bytes | None) -> Prepare
     request.headers = dict(named.values())  # type: ignore[assignment]  # urllib3 takes any mapping
     request.url = f"{url.scheme}:"  # nothing secret: no layer below needs it
     return request
-
-
-def proxy_for(url: Url, proxy: Proxy) -> Url | None:
-    """The proxy for `url`, None for a direct connection: only what the configuration names, never the environment's.
-
-    Raises PolicyError where the proxy's URL is none.
-    """
-    chosen = proxy.https if url.scheme == "https" else proxy.http
-    if chosen is None or is_exempt(url, proxy.no_proxy):
-        return None
-    return parse_url(chosen)
 
 
 def _make_context(tls: Tls) -> ssl.SSLContext:

@@ -28,7 +28,7 @@ from pxe_fetch import __version__
 from pxe_fetch.contract.model import Proxy, Tls
 from pxe_fetch.contract.paths import CA_BUNDLES
 from pxe_fetch.contract.registry import Login, find_layer, read_manifest
-from pxe_fetch.contract.url import Url, UrlError, is_exempt, join, parse
+from pxe_fetch.contract.url import Url, UrlError, join, parse
 from pxe_pack import https
 from pxe_pack.cleanup import temporary_folder
 from pxe_pack.image.tree import RootTree, regular_file
@@ -77,7 +77,7 @@ class Client:
         """Why `url` cannot be asked for from here; empty if it can."""
         if url.scheme == "https" and self.refusal:
             return self.refusal
-        if self._proxy_of(url) and self.proxy.credential:
+        if self.proxy.of(url) and self.proxy.credential:
             return "it is behind a proxy that needs a credential, which only nodes have"
         return ""
 
@@ -157,7 +157,7 @@ class Client:
                 requests.Request(method, url.request_url, headers={**fields, "Accept-Encoding": "identity"})
             )
             request.url = url.request_url  # as written: requests encodes it anew
-            proxy = self._proxy_of(url)
+            proxy = self.proxy.of(url)
             send = partial(
                 session.send,
                 request,
@@ -181,12 +181,8 @@ class Client:
         session.trust_env = False  # nodes ignore the environment too
         session.headers = CaseInsensitiveDict({"User-Agent": f"pxe-fetch/{__version__}", "Accept": "*/*"})
         session.verify, session.cert = str(self.bundle) if self.bundle else True, self.certificate
-        session.proxies = {url.scheme: proxy} if (proxy := self._proxy_of(url)) else {}
+        session.proxies = {url.scheme: proxy} if (proxy := self.proxy.of(url)) else {}
         return session
-
-    def _proxy_of(self, url: Url) -> str | None:
-        chosen = self.proxy.https if url.scheme == "https" else self.proxy.http
-        return None if chosen is None or is_exempt(url, self.proxy.no_proxy) else chosen
 
 
 def _whole(text: str) -> int | None:

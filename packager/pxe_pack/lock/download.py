@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from pxe_fetch.contract import facts, quantity, registry
 from pxe_fetch.contract.chunks import LARGEST, fitting
@@ -71,8 +70,7 @@ def wanted(artifacts: Iterable[tuple[Artifact, tuple[str, ...]]]) -> list[Wanted
             message = f"the artifact {artifact.name} cannot be locked: its url `{relative[0]}` is relative"
             hint = "give defaults.base_url, or the whole URL"
             problems.append(Problem(reference="lock-relative", message=message, hint=hint))
-        quoted = {name: quote(value, safe=":@") for name, value in values.items()}  # as the agent fills them in
-        filled = tuple(facts.fill(url, quoted.__getitem__) for url in urls)
+        filled = tuple(facts.fill_url(url, values.__getitem__) for url in urls)
         headers = {key: facts.fill(text, values.__getitem__) for key, text in artifact.headers.items()}
         found.append(Wanted(artifact=replace(artifact, headers=headers), written_urls=urls, urls=filled))
     if problems:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, unquote
 
 from pxe_fetch.contract import facts, registry
@@ -25,6 +26,7 @@ _GLOB = frozenset("*?[")
 _MARK = "fact-{}-of-pxe-pack"  # stands for a ${fact} while a URL is taken apart
 _MARKED = re.compile(r"fact-(\d+)-of-pxe-pack")
 _MOST = 10_000  # files of one artifact
+Kind = Literal["file", "sums", "chunk list"]  # nothing pins a SHA256SUMS file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +36,8 @@ class MirroredFile:
     title: str  # for messages
     path: str  # below the folder
     artifact: Artifact
+    kind: Kind = "file"
     sums: str = ""  # the path of the SHA256SUMS file that has its digest
-    is_list: bool = False  # it is such a file, which nothing pins
 
 
 def mirrored(config: FetchConfig) -> tuple[list[MirroredFile], FetchConfig]:
@@ -55,11 +57,11 @@ def mirrored(config: FetchConfig) -> tuple[list[MirroredFile], FetchConfig]:
         rebased.append(new)
         for file in found:
             first = files.setdefault(file.path, file)
-            if _pin(first) != _pin(file):
+            if pin(first) != pin(file):
                 message = (
                     f"{first.title} and {file.title} would both be the file {file.path}, but are pinned differently"
                 )
-                hint = "give both the same digest, size and chunks"
+                hint = "give both the same digest, size and chunks; if they differ, mirror them with two configurations"
                 problems.append(Problem(reference="mirror-clash", message=message, hint=hint))
     folders = {str(folder): path for path in files for folder in Path(path).parents}
     for path in sorted(files.keys() & folders.keys()):
@@ -70,7 +72,8 @@ def mirrored(config: FetchConfig) -> tuple[list[MirroredFile], FetchConfig]:
     return [*files.values()], replace(config, artifacts=tuple(rebased), base_url=None)
 
 
-def _pin(file: MirroredFile) -> tuple[object, ...]:
+def pin(file: MirroredFile) -> tuple[object, ...]:
+    """What pins the bytes of `file`, to be compared."""
     artifact = file.artifact
     manifest = registry.digest_of(artifact.urls) if artifact.title is not None else None
     return artifact.digest, artifact.chunks and artifact.chunks.digests, file.sums, artifact.size, manifest
@@ -84,15 +87,15 @@ def _of_artifact(artifact: Artifact, *, base: str | None) -> tuple[list[Mirrored
     sums = joined((artifact.digest_url,), base)[0] if artifact.digest_url else ""
     lists = _absolute(artifact.chunks.mirrors, base) if artifact.chunks else ()
     texts = (*flat(tiers), *filter(None, (sums,)), *flat(lists), *artifact.headers.values())
-    nodes = list(_nodes(artifact, texts))
+    nodes = list(nodes_of(artifact, texts))
     files = [file for node in nodes for file in _on_node(artifact, node, tiers=tiers, sums=sums, lists=lists)]
-    only = _quoted(nodes[0]) if len(nodes) == 1 else None
+    only = nodes[0] if len(nodes) == 1 else None
 
     def there(url: str) -> str:
         url = _file_url(url, artifact.title)
         if scheme_of(url) == "file":
             return url
-        return _template(url) if only is None else quote(_path(facts.fill(url, only.__getitem__)))
+        return _template(url) if only is None else quote(_path(facts.fill_url(url, only.__getitem__)))
 
     kept = [url for url in artifact.urls if scheme_of(url) == "file"]
     return files, replace(
@@ -117,8 +120,11 @@ def _absolute(tiers: Tiers, base: str | None) -> Tiers:
     return tuple(filter(None, whole))
 
 
-def _nodes(artifact: Artifact, texts: Iterable[str]) -> Iterator[Mapping[str, str]]:
-    """The values of the facts in `texts`, for each kind of node that `artifact` is for. Raises InputError."""
+def nodes_of(artifact: Artifact, texts: Iterable[str]) -> Iterator[Mapping[str, str]]:
+    """The values of the facts in `texts`, for each kind of node that `artifact` is for; one of none without facts.
+
+    Raises InputError if its `when` does not list them.
+    """
     names = sorted({name for text in texts for name in facts.references(text)})
     values = []
     for name in names:
@@ -137,17 +143,12 @@ def _nodes(artifact: Artifact, texts: Iterable[str]) -> Iterator[Mapping[str, st
     return (dict(zip(names, combination, strict=True)) for combination in itertools.product(*values))
 
 
-def _quoted(node: Mapping[str, str]) -> Mapping[str, str]:
-    return {name: quote(value, safe=":@") for name, value in node.items()}  # as the agent fills them in
-
-
 def _on_node(
     artifact: Artifact, node: Mapping[str, str], *, tiers: Tiers, sums: str, lists: Tiers
 ) -> Iterator[MirroredFile]:
     """The files of `artifact` on nodes with these facts. Raises InputError."""
-    quoted = _quoted(node)
     tiers, lists = (
-        tuple(tuple(facts.fill(url, quoted.__getitem__) for url in tier) for tier in several)
+        tuple(tuple(facts.fill_url(url, node.__getitem__) for url in tier) for tier in several)
         for several in (tiers, lists)
     )
     headers = {name: facts.fill(value, node.__getitem__) for name, value in artifact.headers.items()}
@@ -169,15 +170,15 @@ def _on_node(
 
     path = ""
     if sums:
-        sums = facts.fill(sums, quoted.__getitem__)
+        sums = facts.fill_url(sums, node.__getitem__)
         path = _path(sums)
         yield MirroredFile(
-            title=f"the digests of {artifact.name}", path=path, artifact=beside(((sums,),), None), is_list=True
+            title=f"the digests of {artifact.name}", path=path, artifact=beside(((sums,),), None), kind="sums"
         )
     if chunks and lists:
         own = Digest(algorithm="sha256", hex=chunks.digests.hex())
         title = f"the chunk digests of {artifact.name}"
-        yield MirroredFile(title=title, path=_path(lists[0][0]), artifact=beside(lists, own))
+        yield MirroredFile(title=title, path=_path(lists[0][0]), artifact=beside(lists, own), kind="chunk list")
     yield MirroredFile(
         title=artifact.name, path=_path(_file_url(tiers[0][0], artifact.title)), artifact=whole, sums=path
     )

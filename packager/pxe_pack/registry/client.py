@@ -33,11 +33,12 @@ from pxe_pack.hashing import BLOCK
 from pxe_pack.tools import WorkError
 
 _TIMEOUT = 30.0  # seconds, to connect and without a byte
+_COMMIT = 10 << 20  # bytes a second: how slowly a registry may put away what it was sent, before it answers
 _REDIRECTS = 10
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ATTEMPTS = 4
-_OK, _CREATED, _ACCEPTED, _PARTIAL, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 202, 206, 401, 404
+_OK, _CREATED, _ACCEPTED, _PARTIAL, _UNAUTHORIZED, _NOT_FOUND, _NOT_ALLOWED = 200, 201, 202, 206, 401, 404, 405
 
 
 class PassingError(requests.RequestException):
@@ -77,8 +78,17 @@ class Repository:
         return body
 
     @_again
+    def find_manifest(self) -> bytes | None:
+        """The manifest that the URL's tag names, of at most LARGEST_MANIFEST bytes; None if there is none."""
+        answer = self._ask("GET", self.url, {"Accept": ACCEPT}, known=(_OK, _NOT_FOUND))
+        return _bounded(answer, limit=LARGEST_MANIFEST) if answer.status_code == _OK else None
+
+    @_again
     def has(self, digest: str) -> bool:
         """Whether it has the blob."""
+        return self._has(digest)
+
+    def _has(self, digest: str) -> bool:
         answer = self._ask("HEAD", blob_url(self.url, digest), {}, known=(_OK, _NOT_FOUND))
         return answer.status_code == _OK
 
@@ -113,13 +123,19 @@ class Repository:
                     raise wrong(f"the registry sent {done:,} of the {size:,} bytes of {digest}")
 
     @_again
-    def put(self, digest: str, size: int, opened: Callable[[], IO[bytes]]) -> None:
-        """Upload the blob that `opened` opens anew for each attempt."""
+    def put(self, digest: str, size: int, opened: Callable[[], IO[bytes]]) -> bool:
+        """Upload the blob that `opened` opens anew for each attempt, unless it is there; whether it was sent.
+
+        A registry may have it although the answer to an attempt was lost.
+        """
+        if self._has(digest):
+            return False
         start = f"{blob_url(self.url, '')}uploads/"
         begun = self._ask("POST", start, {"Content-Length": "0"}, known=(_ACCEPTED,))
         target = with_query(_redirected(parse(start), begun).raw, f"digest={digest}")
         fields = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         self._ask("PUT", target, fields, body=opened, known=(_CREATED, _ACCEPTED))
+        return True
 
     @_again
     def put_manifest(self, body: bytes) -> str:
@@ -169,7 +185,7 @@ class Repository:
                 verify=self.session.verify,  # else requests prefers what the environment names
                 allow_redirects=False,
                 stream=True,
-                timeout=_TIMEOUT,
+                timeout=(_TIMEOUT, _TIMEOUT + int(fields.get("Content-Length", 0)) / _COMMIT),
             )
         finally:
             if opened is not None and not isinstance(opened, bytes):
@@ -250,6 +266,8 @@ def _refused(answer: requests.Response, what: str) -> WorkError | PassingError:
     hint = ""
     if status in {401, 403}:
         hint = "log in with `docker login`, `podman login` or `oras login`, or give --login FILE"
+    elif status == _NOT_ALLOWED:
+        hint = "the registry may be read-only, or a cache of another one: push to one that takes uploads"
     elif status == _NOT_FOUND:
         hint = "the registry does not have it: check the repository's name, and the tag or digest"
     message = f"{what} was answered with {status}{printable(said[:300])}"

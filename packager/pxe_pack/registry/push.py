@@ -1,64 +1,31 @@
-"""Puts a layout, or any folder, into a registry: a manifest with a layer for each file, titled with its path.
-
-Source: OCI Image Specification 1.1, "Guidelines for Artifact Usage": `artifactType`, and the empty descriptor in place
-of a configuration.
-"""
+"""Puts a layout, or any folder, into a registry: a manifest with a layer for each file, titled with its path."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
-from pxe_fetch.contract.chunks import DIGEST, LARGEST, SMALLEST, STEP, SUFFIX, count, listed, unlisted
+from pxe_fetch.contract.chunks import DIGEST, LARGEST, SMALLEST, STEP, SUFFIX, count, unlisted
 from pxe_fetch.contract.problem import Problem
-from pxe_fetch.contract.registry import CHUNK_SIZE, IMAGE_MANIFEST, LARGEST_MANIFEST, TITLE
 from pxe_fetch.contract.url import redact
-from pxe_pack.chunks import ChunkDigests, chunk_size
-from pxe_pack.console import Console, Step
-from pxe_pack.hashing import BLOCK, Advance, SizeAndDigest
+from pxe_pack.chunks import chunk_size
+from pxe_pack.console import Console
+from pxe_pack.hashing import Advance
 from pxe_pack.layout.files import found_below, what_is
 from pxe_pack.layout.layout import CURRENT, Layout, find_layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, path_problem
 from pxe_pack.layout.published import find_published
 from pxe_pack.node_reports import SUFFIX as SECRETS
 from pxe_pack.registry.client import Repository
+from pxe_pack.registry.layers import EMPTY, FILES_TYPE, LAYOUT_TYPE, Blob, blobs_of, manifest
 from pxe_pack.tools import InputError, WorkError, command_line
 from pxe_pack.trust.keys import is_minisign_secret
 
-LAYOUT_TYPE, FILES_TYPE = "application/vnd.pxe-pack.layout.v1", "application/vnd.pxe-pack.files.v1"
-_EMPTY, _EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
 _START = 4096  # bytes of a file, in which a key would be
 _PEM_KEY = re.compile(rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----", re.MULTILINE)  # RFC 7468, 10 and 11
-_FILE_TYPE, _LIST_TYPE = "application/octet-stream", "text/plain"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Blob:
-    """One layer to push: a file, or the bytes of a list of chunk digests that was made for one."""
-
-    title: str
-    counted: SizeAndDigest
-    path: Path | None
-    text: bytes = b""
-    chunk_size: int | None = None  # bytes; it is the list of chunk digests of the file that its title names
-
-    @property
-    def digest(self) -> str:
-        """As registries write it."""
-        return f"sha256:{self.counted.sha256}"
-
-    def descriptor(self) -> dict[str, object]:
-        """It as the manifest describes it."""
-        notes = {TITLE: self.title, **({CHUNK_SIZE: str(self.chunk_size)} if self.chunk_size else {})}
-        kind = _LIST_TYPE if self.chunk_size else _FILE_TYPE
-        return {"mediaType": kind, "digest": self.digest, "size": self.counted.size, "annotations": notes}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,11 +51,11 @@ def push(source: Path, repository: Repository, *, console: Console) -> Pushed:
         blobs = tuple(_blobs(files, makes_lists=layout is None, advance=step.advance))
     if layout:
         _check_layout(layout, blobs)
-    manifest = _manifest(blobs, kind=LAYOUT_TYPE if layout else FILES_TYPE)
+    body = manifest((blob.descriptor() for blob in blobs), kind=LAYOUT_TYPE if layout else FILES_TYPE)
     with console.step("Pushing", total=sum(blob.counted.size for blob in blobs)) as step:
-        empty = Blob(title="", counted=_counted(_EMPTY), path=None, text=_EMPTY)
-        sent = sum(_put(blob, repository, step) for blob in {one.digest: one for one in (empty, *blobs)}.values())
-        digest = repository.put_manifest(manifest)
+        different = {one.digest: one for one in (EMPTY, *blobs)}.values()
+        sent = sum(blob.put(repository, step.advance) for blob in different)
+        digest = repository.put_manifest(body)
     return Pushed(digest=digest, blobs=blobs, sent=sent)
 
 
@@ -138,20 +105,10 @@ def _blobs(files: Mapping[str, Path], *, makes_lists: bool, advance: Advance) ->
     for title, path in files.items():
         size = path.stat().st_size
         chunk = chunk_size(size, (None,)) if makes_lists and f"{title}{SUFFIX}" not in files else None
-        digests = ChunkDigests(chunk) if chunk and not title.endswith(SUFFIX) else None
-        digest = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
-            while data := file.read(BLOCK):
-                digest.update(data)
-                if digests:
-                    digests.update(data)
-                advance(len(data))
-        blob = Blob(title=title, counted=SizeAndDigest(size=size, sha256=digest.hexdigest()), path=path)
+        blob, *made = blobs_of(title, path, chunk=None if title.endswith(SUFFIX) else chunk, advance=advance)
         listing = files.get(title.removesuffix(SUFFIX)) if title.endswith(SUFFIX) else None
         yield replace(blob, chunk_size=size_of_chunks(path, listing)) if listing else blob
-        if digests:
-            text = listed(digests.finish()).encode()
-            yield Blob(title=title + SUFFIX, counted=_counted(text), path=None, text=text, chunk_size=chunk)
+        yield from made
 
 
 def size_of_chunks(list_path: Path, file: Path) -> int | None:
@@ -191,50 +148,3 @@ def _check_layout(layout: Layout, blobs: Iterable[Blob]) -> None:
             hint = "pack again to restore the layout"
             raise WorkError(Problem(reference="layout-differs", message=message, hint=hint))
     layout.check_unchanged()
-
-
-def _manifest(blobs: Iterable[Blob], *, kind: str) -> bytes:
-    """The manifest: the same bytes for the same files. Raises InputError if no registry would take it."""
-    config = {"mediaType": _EMPTY_TYPE, "digest": f"sha256:{_counted(_EMPTY).sha256}", "size": len(_EMPTY)}
-    document = {
-        "schemaVersion": 2,
-        "mediaType": IMAGE_MANIFEST,
-        "artifactType": kind,
-        "config": config,
-        "layers": [blob.descriptor() for blob in blobs],
-        **_created(),
-    }
-    body = json.dumps(document, ensure_ascii=False, indent=2).encode()
-    if len(body) > LARGEST_MANIFEST:
-        message = f"the manifest would have {len(body):,} bytes, more than the {LARGEST_MANIFEST:,} that clients read"
-        raise InputError(Problem(reference="push-too-many", message=message, hint="push an archive of the files"))
-    return body
-
-
-def _created() -> dict[str, object]:
-    """The time, if SOURCE_DATE_EPOCH has it: without it, the same files have the same digest."""
-    from datetime import UTC, datetime
-
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not epoch.isdecimal():
-        return {}
-    moment = datetime.fromtimestamp(int(epoch), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"annotations": {"org.opencontainers.image.created": moment}}
-
-
-def _put(blob: Blob, repository: Repository, step: Step) -> int:
-    """Upload `blob` unless the registry has it; the bytes that were sent."""
-    size = blob.counted.size
-    is_there = repository.has(blob.digest)
-    if not is_there:
-        repository.put(blob.digest, size, lambda: _opened(blob))
-    step.advance(size)
-    return 0 if is_there else size
-
-
-def _opened(blob: Blob) -> IO[bytes]:
-    return blob.path.open("rb") if blob.path else io.BytesIO(blob.text)
-
-
-def _counted(text: bytes) -> SizeAndDigest:
-    return SizeAndDigest(size=len(text), sha256=hashlib.sha256(text).hexdigest())

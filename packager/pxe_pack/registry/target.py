@@ -34,6 +34,8 @@ def reference(text: str) -> str:
     """The URL of the manifest that a reference on the command line names. Raises argparse.ArgumentTypeError."""
     if re.match("oci://https?://", text):
         raise argparse.ArgumentTypeError(f"{text!r} has two schemes: leave out `oci://`")
+    if "${" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has a ${{fact}}, which only nodes fill in: name one repository")
     try:
         return manifest_url(text)
     except RuleError as error:

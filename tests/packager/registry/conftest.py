@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fakes import registry as fake
+from fakes.node import FakeNode
 from fakes.registry import Registry
+from fakes.server import Script, Server
+from packing.mirroring import BODY, Mirroring
 from packing.registries import LARGE, SMALL, Runs
 from packing.site import Site
 from pxe_pack import cli
@@ -31,6 +36,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     return home
+
+
+@pytest.fixture
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes between attempts; time.sleep itself stays, which everything else here waits with."""
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.fixture
@@ -95,3 +106,23 @@ def small(tmp_path: Path) -> Path:
     file = tmp_path / "small.txt"
     file.write_bytes(SMALL)
     return file
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server({"/models/m.bin": Script(body=BODY), "/n.bin": Script(body=b"second")}) as server:
+        yield server
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> FakeNode:
+    node = FakeNode(folder=tmp_path / "node")
+    node.boot_with("quiet")
+    return node
+
+
+@pytest.fixture
+def mirroring(tmp_path: Path, registry: Registry, node: FakeNode, request: pytest.FixtureRequest) -> Mirroring:
+    """In a repository of its own for each test."""
+    repository = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+    return Mirroring(tmp_path, f"{registry.place}/mirror/{repository}:v1", node)

@@ -101,10 +101,10 @@ def test_what_is_no_layout_is_refused(served: Server, fails: Fails, tmp_path: Pa
 
 
 @pytest.mark.parametrize("fault", [Status(404), Status(500), redirect("file:///etc/passwd")])
+@pytest.mark.usefixtures("_no_pauses")
 def test_a_registry_without_it_is_told_after_a_few_attempts(
-    served: Server, fails: Fails, tmp_path: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    served: Server, fails: Fails, tmp_path: Path, fault: Fault
 ) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     served.scripts["/v2/site/layout/manifests/v1"] = Script(then=fault)
     told = fails("pull", pulls(served), "-o", tmp_path / "back")
     assert "error[registry-" in told

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes import registry as fake
-from fakes.faults import Status
+from fakes.faults import Raw, Status
 from fakes.node import FakeNode
 from fakes.registry import Registry
 from fakes.server import Script, Server
@@ -143,6 +143,23 @@ def test_of_a_published_folder_one_version_is_pushed(registry: Registry, layout:
     assert f"pxe-pack push {top}/current" in told
 
 
+@pytest.mark.usefixtures("_no_pauses")
+def test_a_file_is_not_sent_again_when_only_the_answer_was_lost(small: Path, runs: Runs) -> None:
+    begun = Status(202, {"Location": "/upload"})
+    missing, manifests = Script(faults=[Status(404)]), Script(faults=[Status(201)])
+    blobs = {f"/v2/site/x/blobs/{fake.digest(body)}": missing for body in (SMALL, fake.EMPTY)}
+    scripts = {
+        **blobs,
+        "/v2/site/x/blobs/uploads/": Script(faults=[begun, begun], then=begun),
+        "/upload": Script(faults=[Status(201), Raw(b"")]),
+        "/v2/site/x/manifests/v1": manifests,
+    }
+    with Server(scripts) as other:
+        runs("push", small, other.url("/site/x:v1"))
+        sent = [one.body for one in other.asked if one.method == "PUT" and one.path.startswith("/upload")]
+    assert sent == [fake.EMPTY, SMALL]
+
+
 @pytest.mark.parametrize("location", ["http://[", "ftp://x/y", "//[/"])
 def test_an_upload_to_what_is_no_place_for_it_is_refused(small: Path, fails: Fails, location: str) -> None:
     begun = Script(faults=[Status(202, {"Location": location})])
@@ -150,8 +167,8 @@ def test_an_upload_to_what_is_no_place_for_it_is_refused(small: Path, fails: Fai
         assert "error[registry-wrong]" in fails("push", small, other.url("/site/x:v1"))
 
 
-def test_no_registry_at_all_is_told(small: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+@pytest.mark.usefixtures("_no_pauses")
+def test_no_registry_at_all_is_told(small: Path, fails: Fails) -> None:
     told = fails("push", small, "http://localhost:1/site/x:v1")
     assert "error[registry-unreachable]" in told
     assert "refused" in told
@@ -163,6 +180,7 @@ def test_no_registry_at_all_is_told(small: Path, fails: Fails, monkeypatch: pyte
         ("registry.lan/Upper/case:v1", "has no valid repository"),
         ("registry.lan/site/model", "has neither a digest nor a tag"),
         (f"registry.lan/site/model@sha256:{'0' * 64}", "has a digest: give a tag"),
+        ("registry.lan/${arch}/model:v1", "has a ${fact}"),
     ],
 )
 def test_a_reference_that_cannot_be_pushed_to_is_a_usage_error(

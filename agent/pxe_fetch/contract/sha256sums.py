@@ -5,10 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from pxe_fetch.contract.model import Digest
 from pxe_fetch.contract.problem import printable
-from pxe_fetch.contract.url import UrlError, parse
-from pxe_fetch.errors import IntegrityError, PolicyError
 
 LARGEST = 4 * 1024 * 1024  # bytes of a SHA256SUMS file: 40,000 lines, more than one folder of a mirror has
 
@@ -22,22 +19,17 @@ _ALONE = re.compile(rb"\s*([0-9a-fA-F]{64})(?:[ \t]+\*?-)?\s*")  # FILE.sha256; 
 _ODD = re.compile(rb"(\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ)|\s*<(?:!doctype|html|head|\?xml)", re.IGNORECASE)
 
 
-def digest_of(url: str, *, sums: bytes, where: str) -> Digest:
-    """The digest that the file `sums` has for the last part of `url`; `where` names the file in the error.
+def digest_of(name: bytes, *, sums: bytes) -> str:
+    """The SHA-256 that the file `sums` has for the file `name`: 64 hexadecimal digits in lower case.
 
-    A line that names the file in a folder counts when no line names it alone; a digest without a name, alone in the
-    file, counts for every url. Raises IntegrityError, since another try may succeed (a mirror may be in the middle of
-    an update); PolicyError when `url` is no URL.
+    A line that names it in a folder counts when no line names it alone; a digest without a name, alone in the file,
+    counts for every name. Raises ValueError, which says what follows the name of the list: `has no line for m`.
     """
-    try:
-        name = parse(url).path_bytes.rpartition(b"/")[2]
-    except UrlError as error:
-        raise PolicyError(f"the URL {error}") from None
     if sums.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows PowerShell redirects it
         sums = sums.decode("utf-16", "replace").encode()
     sums = sums.removeprefix(codecs.BOM_UTF8)
     if match := _ALONE.fullmatch(sums):
-        return _digest(match[1])
+        return match[1].decode().lower()
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     in_folder, lines = None, b"\n%b\n" % sums
     for pattern in (_PLAIN, _TAGGED):
@@ -46,15 +38,11 @@ def digest_of(url: str, *, sums: bytes, where: str) -> Digest:
             listed = listed.rstrip(b" \t").removeprefix(b"./")
             wanted = escaped if match[1] else name
             if listed == wanted:
-                return _digest(digits)
+                return digits.decode().lower()
             if in_folder is None and listed.endswith(b"/" + wanted):
                 in_folder = digits
     if in_folder:
-        return _digest(in_folder)
+        return in_folder.decode().lower()
     shown, odd = printable(name.decode(errors="replace")), _ODD.match(sums)
     what = f": it is {'compressed' if odd[1] else 'a web page'}" if odd else ""
-    raise IntegrityError(f"{where} has no line for {shown}{what}", expected=f"a digest of {shown}", found="none")
-
-
-def _digest(digits: bytes) -> Digest:
-    return Digest(algorithm="sha256", hex=digits.decode().lower())
+    raise ValueError(f"has no line for {shown}{what}")

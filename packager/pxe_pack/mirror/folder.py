@@ -17,30 +17,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract import quantity, validators
-from pxe_fetch.contract.model import Artifact, Digest, FetchConfig
+from pxe_fetch.contract.model import Digest, FetchConfig
 from pxe_fetch.contract.problem import Problem, RuleError
 from pxe_fetch.contract.url import redact
-from pxe_pack import dump
-from pxe_pack.agent_downloads import IN_PLACE, Downloads, as_file, download
 from pxe_pack.checks.secrets import url_secrets
 from pxe_pack.cleanup import removed
-from pxe_pack.config import Pack
 from pxe_pack.config_file import read_config
 from pxe_pack.console import Console, joined
 from pxe_pack.hashing import hash_file
-from pxe_pack.input_file import read_input
 from pxe_pack.layout.files import sum_line, summed_paths
 from pxe_pack.layout.manifest import SUMS, path_problem
 from pxe_pack.lock.lockfile import read_lock
+from pxe_pack.mirror.configuration import CONFIG, FOLDER_HEADER, begins_with, elsewhere, refusal, text, unsigned
+from pxe_pack.mirror.download import download, known_size
 from pxe_pack.mirror.files import MirroredFile, mirrored
-from pxe_pack.output import locked, parent_problem
+from pxe_pack.output import locked
 from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, WorkError
 
-CONFIG = "fetch.yaml"
-FAILED = "mirror-download"  # reference of a problem
 _WORK = ".pxe-pack-mirror"
-_HEADER = "# Written by `pxe-pack mirror`, which replaces it: a configuration that fetches from this folder.\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +71,11 @@ def mirror(config: Path, *, output: Path, base_url: str | None, console: Console
         paths = sorted(file.path for file in files)
         with console.step("Writing the checksums") as step:
             rebased = _with_layers(rebased, document.fetch, files, output=output)
-            text = _HEADER + dump.dump(_with_sources(rebased, config), pack=_absolute(document.pack, config))
+            content = text(rebased, document, config, header=FOLDER_HEADER)
+            found = [*unsigned(config, output / CONFIG, content=content)]
             earlier = _listed(output)
             new = output / _WORK / "new"
-            new.write_text(text, encoding="utf-8")
+            new.write_text(content, encoding="utf-8")
             known = {file.path: file.artifact.digest for file in files}
             pinned = {path: one.hex for path, one in known.items() if one and one.algorithm == "sha256"}
             sums = {path: pinned.get(path) or hash_file(output / path).sha256 for path in paths}
@@ -89,7 +85,7 @@ def mirror(config: Path, *, output: Path, base_url: str | None, console: Console
             new.write_text("".join(sum_line(path, sums[path]) for path in sorted(sums)), encoding="utf-8")
             new.replace(output / SUMS)
             step.note(quantity.count(len(sums), "file"))
-    if found := [*url_secrets(rebased, where="the mirror")]:
+    if found := [*found, *url_secrets(rebased, where="the mirror")]:
         console.problems(found)
     return Mirror(
         output=output,
@@ -98,7 +94,7 @@ def mirror(config: Path, *, output: Path, base_url: str | None, console: Console
         size=sum((output / path).stat().st_size for path in paths),
         received=received,
         removed=tuple(gone),
-        elsewhere=tuple(_elsewhere(rebased)),
+        elsewhere=tuple(elsewhere(rebased)),
     )
 
 
@@ -113,17 +109,12 @@ def _base(url: str | None) -> str | None:
 
 def _refusal(config: Path, output: Path, files: Collection[MirroredFile]) -> Problem | None:
     """Why `output` cannot be the folder of a mirror of `config`; None if it can."""
-    if not files:
-        message = "the configuration has no URL to mirror"
-        return Problem(reference="mirror-empty", message=message, hint="a `source` is exported by `pxe-pack pack`")
-    if problem := parent_problem(output):
+    if problem := refusal(output, files):
         return problem
-    if output.exists() and not output.is_dir():
-        message = f"the output {output} exists and is not a folder"
-        return Problem(reference="output-foreign", message=message, hint="choose another folder")
-    foreign = next((name for name in (CONFIG, SUMS) if (output / name).exists() and not _is_ours(output)), None)
+    is_ours = begins_with(output / CONFIG, FOLDER_HEADER)
+    foreign = next((name for name in (CONFIG, SUMS) if (output / name).exists() and not is_ours), None)
     if foreign:
-        message = f"the output folder {output} contains a file that `pxe-pack mirror` did not write: {foreign}"
+        message = f"the output folder {output} contains a file that a mirror in a folder did not write: {foreign}"
         return Problem(reference="output-foreign", message=message, hint="choose another folder, or move it away")
     if real_path(config) in {output / path for path in (CONFIG, *_listed(output))}:
         message = f"{config} is in the mirror that it would replace"
@@ -132,84 +123,20 @@ def _refusal(config: Path, output: Path, files: Collection[MirroredFile]) -> Pro
     return None
 
 
-def _is_ours(output: Path) -> bool:
-    try:
-        return read_input(output / CONFIG, limit=len(_HEADER)) == _HEADER.encode()
-    except OSError:
-        return False
-
-
 def _download(config: FetchConfig, files: Sequence[MirroredFile], *, output: Path, console: Console) -> int:
     """Download `files`, lists of digests first; the bytes that were received. Raises WorkError."""
-    lists = [file for file in files if file.is_list]
-    others = [file for file in files if not file.is_list]
+    lists = [file for file in files if file.kind == "sums"]
+    others = [file for file in files if file.kind != "sums"]
     received = 0
     for number, (title, turn) in enumerate((("Downloading lists of digests", lists), ("Downloading", others))):
         if not turn:
             continue
-        sizes = [file.artifact.size for file in turn]
-        total = sum(size for size in sizes if size is not None) if None not in sizes else None
-        work = output / _WORK / str(number)
-        work.mkdir(parents=True)
-        artifacts = tuple(_artifact(file, index, output=output) for index, file in enumerate(turn))
-        with console.step(title, total=total) as step:
-            ended = download(config, artifacts, root=output, work=work, reference=FAILED, step=step)
-            problems = [*_failures(turn, ended)]
-            kept = sum(one.get("phase") == "kept" for one in ended.artifacts.values())
-            if problems:
-                raise WorkError(*problems)
-            step.note(f"{quantity.count(len(turn), 'file')}, of which {kept} were there")
-        received += sum(
-            size
-            for one in ended.artifacts.values()
-            if one.get("phase") == "placed" and isinstance(size := one.get("bytes_received"), int)
-        )
+        with console.step(title, total=known_size(turn)) as step:
+            ended = download(config, turn, root=output, work=output / _WORK / str(number), step=step)
+            if ended.problems:
+                raise WorkError(*ended.problems)
+        received += ended.received
     return received
-
-
-def _artifact(file: MirroredFile, index: int, *, output: Path) -> Artifact:
-    """The artifact by which the agent downloads `file`: its digest may be in a list that is in the folder already."""
-    sums = (output / file.sums).as_uri() if file.sums else None
-    return replace(as_file(file.artifact, dest=output / file.path), name=_name(index), digest_url=sums)
-
-
-def _name(index: int) -> str:
-    return f"file-{index}"  # several files may be of one artifact
-
-
-def _failures(files: Sequence[MirroredFile], ended: Downloads) -> Iterator[Problem]:
-    for index, file in enumerate(files):
-        if ended.artifacts.get(_name(index), {}).get("phase") not in IN_PLACE:
-            urls = " or ".join(map(redact, file.artifact.urls))
-            yield Problem(
-                reference=FAILED,
-                message=f"cannot download {file.title} from {urls}: {ended.why(_name(index))}",
-                hint="what is there stays: run it again when the server has the file",
-            )
-
-
-def _absolute(pack: Pack, config: Path) -> Pack:
-    """The section `pack` of `config` with absolute paths: the new configuration is in another folder."""
-
-    def path(name: str | None) -> str | None:
-        return name and str(config.absolute().parent / name)
-
-    boot = pack.secure_boot
-    return replace(
-        pack,
-        image=path(pack.image),
-        output=path(pack.output),
-        boot_loader=path(pack.boot_loader),
-        trust=tuple(str(path(name)) for name in pack.trust),
-        secure_boot=replace(boot, key=path(boot.key), cert=path(boot.cert), passphrase=path(boot.passphrase)),
-    )
-
-
-def _with_sources(fetch: FetchConfig, config: Path) -> FetchConfig:
-    """`fetch` with absolute paths of local files, for the same reason."""
-    folder = config.absolute().parent
-    artifacts = (replace(one, source=one.source and f"{folder / one.source}") for one in fetch.artifacts)
-    return replace(fetch, artifacts=tuple(artifacts))
 
 
 def _with_layers(
@@ -247,15 +174,6 @@ def _remove(output: Path, paths: Collection[str]) -> Iterator[str]:
             for folder in file.parents[: len(Path(path).parents) - 1]:
                 with suppress(OSError):  # it is not empty
                     folder.rmdir()
-
-
-def _elsewhere(config: FetchConfig) -> Iterator[str]:
-    """What nodes with `config` contact beside the mirror."""
-    if config.report.url:
-        yield f"report.url: {redact(config.report.url)}"
-    for key, url in (("http", config.proxy.http), ("https", config.proxy.https)):
-        if url:
-            yield f"proxy.{key}: {redact(url)}"
 
 
 def document(done: Mirror) -> dict[str, object]:
