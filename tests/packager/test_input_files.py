@@ -80,6 +80,17 @@ def test_other_files_that_are_no_files_are_named(site: Site, packs: Packs) -> No
     assert f"cannot read {token}: it is not a regular file" in said_by(*command, "--report", "auto")
 
 
+def test_a_pipe_in_an_output_is_nothing_that_pxe_pack_has_written(site: Site) -> None:
+    output = site.folder / "made"
+    output.mkdir()
+    os.mkfifo(output / "image-customizer.yaml")
+    os.mkfifo(output / "fetch.yaml")
+    site.write_config()
+    for command in ("payload", "mirror"):
+        said = said_by(command, site.config, "-o", output)
+        assert "error[output-foreign]" in said
+
+
 def test_a_pipe_beside_the_image_is_no_digest_of_it(site: Site) -> None:
     site.image = Path(shutil.copy(site.image, site.folder / "own.iso"))
     os.mkfifo(site.folder / "own.iso.sha256")
