@@ -6,8 +6,10 @@ Apart from the collector, whose libraries need not be installed where a layout i
 from __future__ import annotations
 
 import argparse
+import re
+import socket
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from pxe_fetch.contract.problem import RuleError
@@ -41,6 +43,33 @@ def add_proxy(parser: argparse._ActionsContainer, *, of: str) -> None:
         metavar="ADDRESS",
         help=f"{of} in X-Forwarded-For; repeatable",
     )
+
+
+def listen_address(written: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """Where to listen, ADDRESS:PORT on the command line; an IPv6 address is in brackets (RFC 3986, 3.2.2).
+
+    A name is looked up here, so that it means the same to all servers; its IPv4 address is preferred. Raises
+    argparse.ArgumentTypeError.
+    """
+    parts = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", written)
+    if not parts or int(parts[3]) > 65535:  # noqa: PLR2004  16 bits
+        raise argparse.ArgumentTypeError(f"{written!r} is not ADDRESS:PORT, as in 127.0.0.1:8787 or [2001:db8::1]:8787")
+    try:
+        address = IPv6Address(parts[1]) if parts[1] else _looked_up(parts[2])
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{written!r}: {parts[1]} is not an IPv6 address") from None
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{written!r}: {parts[2]} has no address: {error.strerror}") from None
+    if address.version == 6 and address.is_link_local:  # noqa: PLR2004
+        # Its zone can be neither in nginx's proxy_pass nor in an http URL (RFC 9110, 4.2 and RFC 9844).
+        raise argparse.ArgumentTypeError(f"{written!r} is link-local, and URLs cannot name it: use another address")
+    return address, int(parts[3])
+
+
+def _looked_up(name: str) -> IPv4Address | IPv6Address:
+    """The address of this name. Raises OSError."""
+    found = [ip_address(one[4][0]) for one in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+    return min(found, key=lambda address: address.version)
 
 
 def shared(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pxe_fetch.contract.document import MAX_CHARACTERS
 from pxe_fetch.contract.model import Artifact
 from pxe_fetch.contract.problem import Problem, ProblemError
 from pxe_pack.config import Document, read
+from pxe_pack.input_file import read_input
 from pxe_pack.lock.lockfile import Lock
 from pxe_pack.tools import InputError
 
@@ -36,8 +37,8 @@ def read_config(path: Path, *, lock: Lock) -> tuple[str, Document]:
 def read_text(path: Path) -> str:
     """The text of the configuration `path`. Raises InputError."""
     try:
-        with path.open("rb") as file:
-            return file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `read` counts them
+        # a character has 4 bytes at most; `read` counts them
+        return read_input(path, limit=4 * MAX_CHARACTERS + 1).decode()
     except OSError as error:
         message = f"cannot read the configuration {path}: {error.strerror}"
         hint = "give the path of your fetch.yaml"

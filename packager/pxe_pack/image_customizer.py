@@ -29,6 +29,7 @@ from pxe_pack.config_file import read_config
 from pxe_pack.console import Console, joined
 from pxe_pack.freeze.agent import FrozenAgent, load_agent
 from pxe_pack.freeze.cache import default_cache, frozen_agent
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.files import found_below
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import FOLDER
@@ -146,7 +147,7 @@ def _foreign(output: Path) -> Problem | None:
     if not output.exists() and not output.is_symlink():
         return None
     try:
-        text = (output / CONFIG).read_text(encoding="utf-8") if any(output.iterdir()) else _HEADER
+        text = read_input(output / CONFIG).decode() if any(output.iterdir()) else _HEADER
         known = _sources(text)
     except (OSError, UnicodeDecodeError):
         text = ""

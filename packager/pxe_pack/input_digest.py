@@ -16,6 +16,7 @@ from pxe_pack.console import Console
 from pxe_pack.hashing import SizeAndDigest, hash_file
 from pxe_pack.image.iso.reader import Iso
 from pxe_pack.image.liveos import LiveImage
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.layout import Layout, find_layout
 from pxe_pack.layout.manifest import Kind
 from pxe_pack.settings import Settings
@@ -102,8 +103,8 @@ def _input(image: LiveImage, path: str, counted: SizeAndDigest) -> dict[str, obj
 def published_digest(path: Path) -> str | None:
     """The digest that the file `<path>.sha256` has for `path`, in lower case; None if there is none."""
     try:
-        with Path(f"{path}{SUFFIX}").open("rb") as file:
-            return sha256sums.digest_of(os.fsencode(path.name), sums=file.read(sha256sums.LARGEST))
+        sums = read_input(Path(f"{path}{SUFFIX}"), limit=sha256sums.LARGEST)
+        return sha256sums.digest_of(os.fsencode(path.name), sums=sums)
     except (OSError, ValueError):
         return None
 

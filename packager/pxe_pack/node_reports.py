@@ -21,6 +21,7 @@ from pxe_fetch.contract.problem import Problem, RuleError
 from pxe_fetch.contract.url import redact
 from pxe_pack.choices import AUTO
 from pxe_pack.config import report_url
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.urls import server
 from pxe_pack.tools import InputError
 
@@ -106,8 +107,7 @@ def token_in(credential: bytes) -> str:
 
 
 def _words(file: Path) -> list[str]:
-    with file.open("rb") as stream:
-        return stream.read(_LONGEST).decode(errors="replace").split()
+    return read_input(file, limit=_LONGEST).decode(errors="replace").split()
 
 
 def _token_problems(file: Path) -> Iterator[Problem]:

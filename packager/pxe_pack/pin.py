@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pxe_fetch.contract import facts
@@ -25,11 +25,12 @@ from pxe_pack.console import Console, joined
 from pxe_pack.image import liveos
 from pxe_pack.layout.entries import Menu
 from pxe_pack.layout.ipxe import quoted
-from pxe_pack.layout.kernel_arguments import PIN
+from pxe_pack.layout.kernel_arguments import CONFIG, CONFIG_SHA256, PIN
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.new_entries import NewEntries
 from pxe_pack.layout.pinned import PINNED_SERIAL, Pinned, url_reason
 from pxe_pack.output import new_staging, parent_problem, published_problem, staging_folder
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust.keys import TrustKey
 from pxe_pack.trust.signature import SignatureError, sign, signature_file, signer_of
@@ -82,7 +83,7 @@ def pin(request: Request, *, console: Console) -> Result:
     given = _read(request.config)
     if problem := _url_problem(url):
         raise InputError(problem)
-    trust = _checked(given, layout, console=console)
+    trust = _checked(given, layout, url=url or "", console=console)
     if request.sign and not trust:
         message = f"{layout.root} has no public keys in its image, so no node would look at a signature"
         hint = "pack the image again with `pack: {trust: [site.pub]}`, or pin without --sign"
@@ -131,7 +132,7 @@ def unpin(root: Path, *, dry_run: bool, signer: Signer | None = None) -> Result:
 
 
 def _layout(root: Path) -> Layout:
-    layout = Layout.read(root.resolve())
+    layout = Layout.read(real_path(root))
     problems = [one for one in (parent_problem(layout.root), published_problem(layout.root)) if one]
     if not layout.is_ours:
         hint = "give the output folder of pxe-pack"
@@ -178,10 +179,12 @@ def _url_problem(url: str | None) -> Problem | None:
     return None
 
 
-def _checked(given: _Config, layout: Layout, *, console: Console) -> tuple[TrustKey, ...]:
-    """The public keys in the layout's image. Raises InputError if its nodes would refuse the configuration."""
+def _checked(given: _Config, layout: Layout, *, url: str, console: Console) -> tuple[TrustKey, ...]:
+    """The public keys in the layout's image. Raises InputError if its nodes would refuse the configuration at `url`."""
+    pinning = {CONFIG: url, CONFIG_SHA256: hashlib.sha256(given.content).hexdigest()}
     with liveos.opened(layout.root, boot_url=layout.urls.boot_url or "") as image:
         subject = checks.subject(image, layout=layout, loaders=image.loaders, config=given.fetch)
+        subject = replace(subject, menu=NewEntries.of(layout, pinning, replaces=PIN).menu())
         found = [*_unresolved(given, subject), *checks.configuration(subject)]
     found += checks.acceptable(
         given.fetch.serial,

@@ -1,8 +1,8 @@
 """Publishes a layout as the next version below a folder, and goes back to an earlier one (layout/published.py).
 
-A version is staged next to the others and renamed into place; then the link `current` is replaced by rename(2). Whoever
-reads through the link gets the one or the other. Old versions go when a new one has come: never the current one, nor
-the one before it, from which nodes may still be booting.
+A version is staged next to the others and renamed into place; then the link `current` is replaced by rename(2), so a
+reader sees either the old version or the new one. Publishing deletes the oldest versions, but neither the current one
+nor the one before it, from which nodes may still be booting.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def publish_layout(layout: Layout, versions: Path, *, keep: int) -> Path:
 
 
 def publish_problem(versions: Path) -> Problem | None:
-    """The reason why no version can be put into the folder `versions`; None if one can."""
+    """The reason why no version can be put into the folder `versions`; None if one can. Raises InputError."""
     root = versions.parent
     if problem := parent_problem(versions):
         return problem
@@ -96,6 +96,7 @@ def publish_problem(versions: Path) -> Problem | None:
             message=f"{current} is not a link, so pxe-pack did not make it",
             hint="move it away: it will be a link to the version that is served",
         )
+    Published(root).history()  # before anything is published
     return None
 
 

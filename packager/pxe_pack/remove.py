@@ -29,6 +29,7 @@ from pxe_pack.layout.manifest import FOLDER, Kind
 from pxe_pack.layout.pinned import PINNED_SERIAL
 from pxe_pack.layout.urls import Urls
 from pxe_pack.output import output_problem, staging, staging_folder
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError
 from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
@@ -52,9 +53,9 @@ def remove(path: Path, *, output: Path | None, signer: Signer | None = None, con
 
     Raises InputError before anything is written, WorkError and OSError later; `path` and `output` are then unchanged.
     """
-    output = output.parent.resolve() / output.name if output else None
+    output = real_path(output.parent) / output.name if output else None
     if path.is_dir():
-        return _of_layout(Layout.read(path.resolve()), output=output, signer=signer, console=console)
+        return _of_layout(Layout.read(real_path(path)), output=output, signer=signer, console=console)
     if detect_rootfs(path):
         raise _no_iso(path)
     with liveos.opened(path, boot_url="") as image:

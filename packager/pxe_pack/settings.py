@@ -16,6 +16,7 @@ from pxe_pack.layout.urls import default_artifact_url
 from pxe_pack.lock.lockfile import read_lock
 from pxe_pack.node_reports import NodeReports, node_reports, with_reports
 from pxe_pack.publish import KEEP
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError
 from pxe_pack.trust.keys import TrustKey, read_keys
 from pxe_pack.trust.signing import Signer, configured_signer
@@ -168,4 +169,4 @@ def resolve_settings(options: Options) -> Settings:
 
 def _real(output: Path) -> Path:
     """`output` with symbolic links resolved: the rename into place must replace the folder, not a link to it."""
-    return output.resolve() if output.is_symlink() else output.parent.resolve() / output.name
+    return real_path(output) if output.is_symlink() else real_path(output.parent) / output.name

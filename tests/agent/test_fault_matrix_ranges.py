@@ -12,7 +12,7 @@ from fakes.trial import Trial
 
 
 def ranges(name: str, fault: Fault, *, chunked: str | None = None) -> Case:
-    """The half is here, and `fault` is the answer to whoever asks for the rest."""
+    """The half is here, and `fault` is the answer to a request for the rest."""
     return Case(name=name, begun=True, passing=[fault], then=fault, chunked=chunked, restart=Restart.NO_RANGES)
 
 

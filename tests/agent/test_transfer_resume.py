@@ -193,7 +193,7 @@ def test_wrong_bytes_are_dropped_and_fetched_elsewhere(tmp_path: Path) -> None:
 
 
 class DiesUnlessResumed:
-    """Whoever asks for all of it gets less than half."""
+    """A request for all of it gets less than half."""
 
     def answer(self, exchange: Exchange) -> None:
         (Serve() if exchange.asked.range else cut(0.4)).answer(exchange)

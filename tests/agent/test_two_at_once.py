@@ -1,4 +1,4 @@
-"""Two runs on one node, with one destination: what is there in the end is whole, whoever came first."""
+"""Two runs on one node, with one destination: what is there in the end is whole, whichever run came first."""
 
 from __future__ import annotations
 

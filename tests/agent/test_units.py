@@ -17,6 +17,7 @@ import pytest
 from fakes.faults import Status
 from fakes.node import FakeNode, Ran
 from fakes.server import Script, Server
+from fakes.waiting import PATIENCE, until
 from pxe_fetch import systemctl
 from pxe_fetch.systemctl import environment
 
@@ -148,12 +149,10 @@ def test_sigterm_ends_the_wait_for_a_required_unit(node: FakeNode) -> None:
         entry = node.entry("m", server.url("/m"), BODY, start="app.service", start_required=True)
         file = node.write("fetch.yaml", node.config(entry))
         process = node.start("run", "--config", str(file))
-        while not node.systemctl():
-            assert process.poll() is None
-            time.sleep(0.02)
+        until(node.systemctl)
         time.sleep(1)
         process.terminate()
-        _, err = process.communicate(timeout=5)
+        _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, node.state()["cause"]) == (75, "stopped"), err
 
 

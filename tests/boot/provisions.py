@@ -27,7 +27,7 @@ MODEL_LIST = "".join(
 # The byte of the model that comes wrong, once: in a chunk that its first stream has read before another takes it over.
 WRONG = 2 * CHUNK + 7
 WORDS = Expected(dest="/srv/words.txt", body=b"compressed on the way, and plain in its place\n" * 5_000)
-SLOW = Expected(dest="/srv/slow.bin", body=bytes(reversed(range(253))) * 16_600)  # 4 MiB, 200 KiB of it a second
+SLOW = Expected(dest="/srv/slow.bin", body=bytes(reversed(range(253))) * 16_600)  # 4 MiB, held until a restart
 STOPPED_AT = 512 * 1024  # bytes of it that are there when the unit is restarted
 KILLED_AT = 512 * 1024  # bytes that its server sends the next run before it is killed
 GREETING = Expected(dest="/srv/proof/greeting", body=b"hello from a tree\n")
@@ -163,7 +163,7 @@ artifacts:
     sha256: {personal}
     dest: /srv/shared.conf
     retry: {{base: 8s, max: 30s}}
-  - {{name: slow, url: "{slow_url}", sha256: {slow}, dest: /srv/slow.bin}}
+  - {{name: slow, url: "{slow_url}", sha256: {slow}, dest: /srv/slow.bin, timeouts: {{min_rate: 1KiB}}}}
 """
 
 
@@ -200,6 +200,6 @@ def serve(site: Site, *, slowly: Nginx) -> tuple[str, list[str]]:
         mount=MOUNT.sha256,
         tree=hashlib.sha256(archive).hexdigest(),
         slow=SLOW.sha256,
-        slow_url=f"http://{HOST}:{slowly.port}/slow/slow.bin",
+        slow_url=f"http://{HOST}:{slowly.port}/held/slow.bin",
     )
     return config, wrong.told

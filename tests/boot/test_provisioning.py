@@ -70,9 +70,9 @@ def shown(sound: Site, slowly: Nginx) -> Shown:
         "pxe-fetch.site-token": f"Authorization: {provisions.TOKEN}\n".encode(),
     }
     before = len(sound.server.asked)
-    with killed_once(slowly, path="/slow/slow.bin", after=1, taken=KILLED_AT) as killed:
+    with killed_once(slowly, path="/held/slow.bin", after=1, taken=KILLED_AT) as killed:
         booted = sound.boot(append=f"role={provisions.ROLE}", credentials=credentials)
-    asked = [one for one in slowly.asked() if one[3] == "/slow/slow.bin"]
+    asked = [one for one in slowly.asked() if one[3] == "/held/slow.bin"]
     return Shown(booted=booted, asked=sound.server.asked[before:], slowly=asked, wrong=wrong, killed=killed)
 
 

@@ -93,7 +93,8 @@ class Collector:
 
     def wait_for(self, name: str, **values: object) -> Document:
         """The node once it has these values."""
-        until(lambda: name in self.nodes() and values.items() <= self.nodes()[name].items())
+        # not so often that asking keeps it from its work
+        until(lambda: name in (found := self.nodes()) and values.items() <= found[name].items(), every=0.05)
         return self.nodes()[name]
 
     def raw(self, data: bytes, *, timeout: float = 20) -> bytes:

@@ -142,7 +142,7 @@ def redirect(to: str, *, code: int = 302) -> Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """401 for whoever does not send the header field."""
+    """401 for a request without the header field."""
 
     name: str
     value: str

@@ -6,14 +6,15 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fakes import ports
 from fakes.certs import Issued
+from fakes.waiting import PATIENCE
 
 _CONFIG = """
 daemon off;
@@ -35,11 +36,14 @@ http {{
   gzip_min_length 1;
   sendfile on;
   limit_conn_zone $binary_remote_addr zone=node:1m;
+  map $http_range $held {{ "" 2k; default 200k; }}
   server {{
     listen {address}:{port};
     root {root};
     access_log {folder}/access.log asked;
+    location = /logged {{ access_log off; return 204; }}
     location /slow/ {{ alias {root}/; limit_rate 200k; }}
+    location /held/ {{ alias {root}/; limit_rate_after 600k; limit_rate $held; }}
     location /single/ {{ alias {root}/; limit_rate 800k; limit_conn node 1; }}
     location /single-403/ {{ alias {root}/; limit_rate 800k; limit_conn node 1; limit_conn_status 403; }}
     location /single-500/ {{ alias {root}/; limit_rate 800k; limit_conn node 1; limit_conn_status 500; }}
@@ -92,7 +96,7 @@ class Nginx:
         """SIGKILL for it and its worker: nothing is said to clients, and what is under way is not logged."""
         assert self.process, "it does not run"
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE)
 
     def sending(self) -> list[int]:
         """For each connection that there is, how many bytes its client has taken so far."""
@@ -106,7 +110,12 @@ class Nginx:
 
     def asked(self) -> list[list[str]]:
         """The requests so far: connection, number in the connection, method, path, range, status, bytes."""
-        time.sleep(0.02)  # a request is logged just after its last byte
+        if self.address == "127.0.0.1":
+            # The one worker logs a request after its last byte, and before it answers another one.
+            with contextlib.suppress(OSError), socket.create_connection((self.address, self.port)) as connection:
+                connection.sendall(b"GET /logged HTTP/1.0\r\n\r\n")
+                while connection.recv(4096):
+                    pass
         return [line.split() for line in (self.folder / "access.log").read_text().splitlines()]
 
 
@@ -121,6 +130,8 @@ def nginx(
     address: str = "127.0.0.1",
 ) -> Iterator[Nginx]:
     """Serve `root` by http, and by https with `certificate`, to those who have one of the CA `clients_of` if given.
+
+    Below /slow/ files come slowly; below /held/ all but stops after 600 KiB, until a range is asked for.
 
     `address` is another than the loopback's only in a network namespace that was made for this.
     """
@@ -148,4 +159,4 @@ def nginx(
     finally:
         if running.process:
             running.process.terminate()
-            running.process.wait(timeout=10)
+            running.process.wait(timeout=PATIENCE)

@@ -6,8 +6,9 @@ import contextlib
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
+
+from fakes.waiting import until
 
 
 def free(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -70,9 +71,11 @@ def is_bound(port: int, *, address: str = "127.0.0.1") -> bool:
 
 def wait_for(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until `process` listens; AssertionError if it ends instead."""
-    for _ in range(500):
+
+    def listens() -> bool:
         with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
-            return
+            return True
         assert process.poll() is None, f"{process.args!r} did not start"
-        time.sleep(0.01)
-    raise AssertionError(f"{process.args!r} does not listen")
+        return False
+
+    until(listens, every=0.01)

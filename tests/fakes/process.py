@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fakes import ports
+from fakes.waiting import PATIENCE
 
 # Some servers refuse to serve as root, or then give up root for a user who may not read the test's folder (mode 0700).
 _NOBODY = (
@@ -42,7 +43,7 @@ class Process:
     is_ready: Callable[[], bool]
     output: Path | None = None  # what it prints is appended to this file
     environment: dict[str, str] = field(default_factory=dict)
-    patience: float = 60  # seconds until it serves
+    patience: float = PATIENCE  # seconds until it serves
     _child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,7 +79,7 @@ class Process:
         if self._child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
-            self._child.wait(timeout=10)
+            self._child.wait(timeout=PATIENCE)
             self._child = None
 
     def printed(self) -> str:

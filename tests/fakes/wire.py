@@ -12,7 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakes.waiting import PATIENCE
+
 SERVER, NODE = "nodes", "node"  # the interfaces at the two ends
+
 _TESTS = Path(__file__).parents[1]
 
 
@@ -84,7 +87,7 @@ def _held(*command: str) -> Iterator[int]:
     with subprocess.Popen([*command, "sleep", "3600"], env=environment()) as holder:
         try:
             own = Path(f"/proc/{os.getpid()}/ns/net").readlink()
-            until = time.monotonic() + 10
+            until = time.monotonic() + PATIENCE
             while Path(f"/proc/{holder.pid}/comm").read_text() != "sleep\n":
                 assert time.monotonic() < until, shlex.join(command)
                 time.sleep(0.01)

@@ -27,7 +27,7 @@ class Cache:
     def get(self, name: str, make: Callable[[Path], None]) -> Path:
         """The finished file or folder of this name; if it is not there yet, `make` makes it at the path it is given.
 
-        Whoever else wants the same one waits for it meanwhile (flock(2)). Files are read-only: they are shared.
+        Other processes that want the same one wait for it (flock(2)). Files are read-only: they are shared.
         """
         final = self.folder / name
         if final.exists():

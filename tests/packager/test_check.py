@@ -522,7 +522,6 @@ OF_PACKING_ALONE = {
     "signed-boot-changed",
     "signed-boot-no-key",
     "signed-boot-no-entry",
-    "signing-failed",
 }
 
 

@@ -42,7 +42,7 @@ NOT_RUN = {
     "pytest": "is what runs this test",
     "export PATH=": "is for a shell that stays",
     "pxe-pack boot": "takes minutes: tests/boot runs it",
-    'sudo "$(command -v pxe-pack)" serve': "needs a network of its own: tests/packager/test_serve.py runs it",
+    'sudo "$(command -v pxe-pack)" serve': "needs a network of its own: tests/packager/serve runs it",
     "pxe-pack nodes": "needs a collector: tests/serve/test_nodes_command.py runs it",
     "pip install": "needs an index: tests/prepare does it",
     "pxe-pack-collector": "runs until Ctrl-C: tests/serve runs it",

@@ -73,6 +73,14 @@ def test_a_script_does_what_it_does_in_grub(what: str, tmp_path: Path) -> None:
     assert ours(text, tmp_path) == expected
 
 
+def test_carriage_returns_and_what_a_nul_cuts_off_are_nothing_to_grub_either(tmp_path: Path) -> None:
+    text = f"{HEAD}set default=se\rcond\r\nmenuentry x {{ linux /0\n}}\n"
+    text += "menuentry y --id second {\r\n  linux /v\rmlinuz a\\\r\nb c\0 'd\n  initrd /i\0;linux /2\n}\n"
+    expected = tried(text, tmp_path)
+    assert expected == [["/vmlinuz", "ab", "c"]]
+    assert ours(text, tmp_path) == expected
+
+
 TITLES = ("a", "b b", "1", "0x2", "c>d", "e>", "6.1", "'", "second", "")
 NAMES = ("v", "w", "default", "none")
 

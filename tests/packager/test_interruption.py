@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -20,6 +19,7 @@ from typing import IO, cast
 
 import pytest
 
+from fakes.waiting import until
 from packing import cutting
 from packing.site import Site
 from pxe_pack.output import staging
@@ -213,10 +213,7 @@ def test_programs_under_way_end_with_a_pack_that_is_killed_outright(site: Site) 
                 process.kill()
                 break
         process.communicate()
-    deadline = time.monotonic() + 5
-    while (running := cutting.running(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not running
+    until(lambda: not cutting.running(process.pid))
 
 
 def test_json_ends_the_step_that_a_signal_came_in(site: Site) -> None:

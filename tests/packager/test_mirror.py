@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from fakes.faults import Demand, Serve, Status, cut, drip
 from fakes.nginx import nginx
 from fakes.node import FakeNode
 from fakes.server import Script, Server
+from fakes.waiting import PATIENCE, until
 from packing.site import Site, files_of
 from pxe_pack import cli
 
@@ -212,11 +212,9 @@ def test_an_interrupted_run_leaves_what_the_next_one_resumes(mirroring: Mirrorin
     mirroring.write(artifact("m", server.url("/models/m.bin"), sha256=hashlib.sha256(body).hexdigest()))
     command: list[str | Path] = [sys.executable, "-m", "pxe_pack", "mirror", mirroring.config, "-o", mirroring.output]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        while not any(".pxe-fetch-part" in name for name in mirroring.files()):
-            time.sleep(0.05)
-        time.sleep(0.5)
+        until(lambda: server.sent("/models/m.bin") > len(body) // 2 + 2)  # it drips, so what came before is there
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=PATIENCE) == 130
     (part,) = mirroring.files()
     assert (mirroring.output / part).stat().st_size
     mirroring()

@@ -89,6 +89,14 @@ def test_files_that_grub_looks_for_by_a_nodes_address_are_pinned_too(pins: Pins)
     assert all("pxe-fetch" not in file.read_text() for file in own)
 
 
+def test_secret_in_the_url_is_warned_of_when_it_is_pinned_and_not_when_it_is_replaced(pins: Pins) -> None:
+    secret = f"{URL}?sig=0123456789abcdef"
+    for url in (secret, URL):
+        assert pins.run(pins.fleet, "--url", url) == 0
+        said = pins.capsys.readouterr().err
+        assert ("warning[secret-in-url]: the configuration for nodes" in said) == (url == secret)
+
+
 def test_dry_run_writes_nothing(pins: Pins) -> None:
     before = pins.content()
     assert pins.run(pins.fleet, "--url", URL, "--dry-run", "--json") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -288,3 +289,22 @@ def test_a_folder_without_versions_is_told_as_that(top: Path, capsys: pytest.Cap
     for command in ("versions", "rollback"):
         assert cli.main([command, str(top)]) == 2
         assert "error[not-published]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_history_that_is_no_file_is_told_and_nothing_is_published(
+    site: Site, top: Path, publish: Callable[..., str], capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    publish("one")
+    history = top / "history"
+    history.unlink()
+    if kind == "pipe":
+        os.mkfifo(history)
+    else:
+        history.mkdir()
+    before = sorted(top.rglob("*"))
+    for command in (site.command("--publish", str(top)), ["rollback", str(top)]):
+        capsys.readouterr()
+        assert cli.main([*command, "--quiet"]) == 2
+        assert f"error[output-foreign]: cannot read {history}: " in capsys.readouterr().err
+        assert sorted(top.rglob("*")) == before

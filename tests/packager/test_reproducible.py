@@ -1,4 +1,4 @@
-"""The same inputs give the same bytes, whoever packs, and however their session is set up."""
+"""The same inputs give the same bytes, for every user and in every session."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def archive_of(site: Site, who: tuple[str, ...], *, umask: str) -> bytes:
     return target.read_bytes()
 
 
-def test_archive_has_the_layout_in_it_and_is_the_same_whoever_packs(site: Site) -> None:
+def test_archive_has_the_layout_in_it_and_is_the_same_for_every_user(site: Site) -> None:
     one = archive_of(site, ROOT, umask="022")
     assert one == archive_of(site, USER, umask="077"), "a former one is replaced"
     assert cli.main(site.command("--quiet")) == 0

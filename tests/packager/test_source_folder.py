@@ -209,7 +209,7 @@ def test_the_same_content_and_modes_are_the_same_bytes(site: Site, app: Path) ->
     make(app, dict.fromkeys(names, "content"))
     one = packed(site, app.rename(site.folder / "one"))
     other = site.folder / "other"
-    umask = os.umask(0o002)  # whoever has this has folders and files that their group may write
+    umask = os.umask(0o002)  # new folders and files are writable by their group
     try:
         make(other, {**dict.fromkeys(reversed(names[1:]), "content"), **dict(reversed(APP.items()))})
     finally:

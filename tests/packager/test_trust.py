@@ -86,7 +86,12 @@ def test_a_secret_key_is_refused_whatever_its_name(refused: Refused, keys: KeyPa
     file = tmp_path / "given" / name
     file.parent.mkdir()
     secret = keys.secret.read_bytes().splitlines()
-    for content in (b"\n".join(secret), secret[1], b"untrusted comment: mine\n" + secret[1]):
+    for content in (
+        b"\n".join(secret),
+        b"\r\n".join([*secret, b""]),
+        secret[1],
+        b"untrusted comment: mine\n" + secret[1],
+    ):
         file.write_bytes(content)
         said = refused("--trust", file)
         assert "error[trust-key-secret]" in said
@@ -98,6 +103,19 @@ def test_another_programs_private_key_is_refused_as_one(refused: Refused, tmp_pa
     file = tmp_path / "site.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", file], check=True, capture_output=True)
     assert "error[trust-key-secret]" in refused("--trust", file)
+
+
+def test_keys_with_the_line_ends_of_windows_are_the_same_keys(site: Site, packs: Packs, keys: KeyPair) -> None:
+    public, secret = site.folder / "site.pub", site.folder / "site.key"
+    public.write_bytes(keys.public.read_bytes().replace(b"\n", b"\r\n"))
+    secret.write_bytes(keys.secret.read_bytes().replace(b"\n", b"\r\n"))
+    packs("--inject", "updates", "--trust", public)
+    assert files_of(site.iso)["updates/etc/pxe-fetch/trust/site.pub"] == keys.public.read_bytes()
+    fleet = site.folder / "fleet.yaml"
+    fleet.write_text("version: 1\nserial: 1\nartifacts: []\n")
+    pin = ["pin", str(site.output), str(fleet), "--url", "http://10.0.0.1/fleet.yaml", "--quiet"]
+    assert cli.main([*pin, "--sign", str(secret)]) == 0
+    subprocess.run(["minisign", "-V", "-p", keys.public, "-m", fleet], check=True, capture_output=True)
 
 
 def test_files_that_are_no_public_keys_are_refused(refused: Refused, keys: KeyPair, tmp_path: Path) -> None:

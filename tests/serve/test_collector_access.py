@@ -198,7 +198,7 @@ def test_collector_ends_without_a_traceback_on_ctrl_c(tmp_path: Path, *, serves:
                 assert starting.wait(20) == -signal.SIGINT
         else:
             os.kill(collecting.process.pid, signal.SIGINT)
-            until(lambda: not collecting.process.is_running, within=20)
+            until(lambda: not collecting.process.is_running)
         assert "Traceback" not in output.read_text()
 
 
@@ -229,7 +229,7 @@ def test_collector_ends_at_once_when_asked_to_with_a_page_open(collecting: Colle
         next(events.iter_lines())
         subprocess.run(["kill", f"-{signal.SIGTERM.value}", str(collecting.process.pid)], check=True)
         assert b"".join(events.iter_content(1024)) is not None
-    until(lambda: not collecting.process.is_running, within=5)
+    until(lambda: not collecting.process.is_running)
 
 
 def test_connections_without_a_whole_request_are_closed(shared: Collector) -> None:

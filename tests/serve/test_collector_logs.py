@@ -314,6 +314,30 @@ def test_rotated_log_is_read_to_its_end_and_then_the_new_one(logs: Logs, how: st
     assert ("kernel" in stages) is (how != "truncated")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_in_the_place_of_a_log_holds_up_nothing(logs: Logs, kind: str) -> None:
+    logs.boot()
+    logs.wait_for(stage="DHCP")
+    place, away = logs.nginx, logs.nginx.with_name("away")
+    place.rename(away)
+    try:
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "folder":
+            place.mkdir()
+        else:
+            place.symlink_to("/dev/zero")
+        logs.tftp(f"sent /srv/bootx64.efi to {logs.address}")
+        logs.wait_for(stage="shim")
+        logs.report()
+    finally:
+        if kind == "folder":
+            place.rmdir()
+        away.rename(place)
+    logs.http("/boot/vmlinuz", address=logs.other_address)
+    logs.collecting.wait_for(logs.other_address)
+
+
 def test_line_is_read_when_it_is_complete(logs: Logs) -> None:
     logs.boot()
     logs.append(logs.dnsmasq, "Nov 30 07:41:09 dnsmasq-tftp[12]: sent /srv/boot/vmlinuz to 10.0.")

@@ -118,13 +118,23 @@ def test_password_is_read_from_a_file_and_its_lack_is_said(tmp_path: Path, text:
             assert (said.returncode, why in said.stderr, "Traceback" in said.stderr) == (2, True, False), said.stderr
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[1]", b'{"states": 1, "total": 2}'])
+ODD = [b"{}", b"[1]", b'{"states": 1, "total": 2}', b"<html>", b"\xff\xfe", b"[" * 100_000, b"9" * 5000]
+
+
+@pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))
 def test_url_of_something_else_is_said(capsys: pytest.CaptureFixture[str], body: bytes) -> None:
     with Server({f"/api/{name}": Script(body=body) for name in ("summary", "nodes")}) as other:
         assert cli.main(["nodes", "--url", other.url("/")]) == 2
         assert "is not a collector" in capsys.readouterr().err
         assert cli.main(["nodes", "--wait", "1", "--url", other.url("/")]) == 2
         assert "is not a collector" in capsys.readouterr().err
+
+
+def test_password_in_the_url_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["nodes", "--url", f"http://u:s3cret@127.0.0.1:{ports.free()}/"]) == 1
+    said = capsys.readouterr().err
+    assert "no collector answers at http://127.0.0.1:" in said
+    assert "s3cret" not in said
 
 
 def test_words_that_are_no_url_and_no_number_are_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ grub.cfg (or boot.ipxe) is altered: it gets a serial console and the URL to repo
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,7 +189,8 @@ def _enough_memory(layout: ServedLayout) -> int:
 @contextmanager
 def _serial_log(path: Path) -> Iterator[BinaryIO]:
     try:
-        log = path.open("wb")
+        # O_NONBLOCK: opening a named pipe would wait for somebody who reads it (fifo(7))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise InputError(
             Problem(
@@ -197,5 +199,6 @@ def _serial_log(path: Path) -> Iterator[BinaryIO]:
                 hint="choose another file with --serial-log FILE",
             )
         ) from None
-    with log:
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as log:
         yield log

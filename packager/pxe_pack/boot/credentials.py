@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.input_file import read_input
 from pxe_pack.tools import InputError
 
 PREFIX = "io.systemd.credential.binary:"
@@ -30,7 +31,7 @@ def arguments(credentials: Mapping[str, Path], *, work: Path) -> list[str]:
     left = MAX_TOTAL
     for number, (name, file) in enumerate(credentials.items()):
         try:
-            content = file.read_bytes()
+            content = read_input(file, limit=MAX_TOTAL + 1)
         except OSError as error:
             raise _unusable(f"cannot read the credential {name} from {file}: {error.strerror}") from None
         left -= len(content)

@@ -17,6 +17,7 @@ from pxe_pack.image.liveos import LiveImage
 from pxe_pack.layout.manifest import url_problem
 from pxe_pack.output import output_problem
 from pxe_pack.publish import publish_problem
+from pxe_pack.real_path import real_path
 from pxe_pack.tarball import tar_problem
 
 # Schemes that dracut's url-lib fetches with curl, and nfs, which takes dracut's nfs module (checks/initrd.py).
@@ -170,14 +171,14 @@ def places(settings: Places) -> Iterator[Problem]:
     yield from _in_image(settings)
     inputs = [settings.image, settings.config_path, *(file.source for file in settings.files)]
     for path in inputs:
-        if path.resolve().is_relative_to(settings.output):
+        if real_path(path).is_relative_to(settings.output):
             yield Problem(
                 reference="input-in-output",
                 message=f"{path} is inside the output folder {settings.output}, which packing replaces as a whole",
                 hint="choose another folder with --output",
             )
     for file in settings.files:
-        if file.source.is_dir() and settings.output.is_relative_to(file.source.resolve()):
+        if file.source.is_dir() and settings.output.is_relative_to(real_path(file.source)):
             yield Problem(
                 reference="output-in-source",
                 message=f"the output {settings.output} is inside the source folder {file.source}",
@@ -205,7 +206,7 @@ def credentials(fetch: FetchConfig, artifact_url: str) -> Iterator[Problem]:
 
 
 def _in_image(settings: Places) -> Iterator[Problem]:
-    if settings.image.is_dir() and settings.output.is_relative_to(settings.image.resolve()):
+    if settings.image.is_dir() and settings.output.is_relative_to(real_path(settings.image)):
         yield Problem(
             reference="output-in-image",
             message=f"the output {settings.output} is inside the image {settings.image}, which is never modified",

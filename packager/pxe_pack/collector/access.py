@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from pxe_pack.collector.addresses import is_loopback
 from pxe_pack.collector.layouts import ServedLayouts
+from pxe_pack.input_file import read_input
 
 ADDRESSES = 65536  # whose rates are remembered
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -145,7 +146,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 def secret_lines(file: Path) -> list[str]:
     """The lines of a file of secrets, without blank ones. Raises SecretError if there is none."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_input(file).decode().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise SecretError(f"{file} cannot be read: {reason}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import socket
 import ssl
 import sys
@@ -30,7 +29,16 @@ from pxe_pack.collector.layouts import ServedLayouts
 from pxe_pack.collector.metrics import Metrics
 from pxe_pack.collector.webhook import Webhook
 from pxe_pack.collector.writer import Writer
-from pxe_pack.collector_options import KEEP, KEEP_SIZE, add_proxy, add_shared, long_duration, webhook_url
+from pxe_pack.collector_options import (
+    KEEP,
+    KEEP_SIZE,
+    add_proxy,
+    add_shared,
+    listen_address,
+    long_duration,
+    webhook_url,
+)
+from pxe_pack.input_file import open_regular
 from pxe_pack.tools import InputError
 
 BAD_INPUT = 2
@@ -65,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--listen",
-        type=_host_and_port,
-        default=("127.0.0.1", 8787),
-        metavar="HOST:PORT",
+        type=listen_address,
+        default="127.0.0.1:8787",
+        metavar="ADDRESS:PORT",
         help="where to listen (default: 127.0.0.1:8787)",
     )
     add("--database", required=True, metavar="URL", help="sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME")
@@ -91,7 +99,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[uvicorn.Server, socket.soc
     visitors = Visitors(arguments.password_file)
     _check_logs(arguments.nginx_log, arguments.dnsmasq_log)
     _check_certificate(arguments.tls_cert, arguments.tls_key)
-    host, port = arguments.listen
+    host, port = str(arguments.listen[0]), arguments.listen[1]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
     listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
@@ -117,8 +125,7 @@ def _check_logs(*logs: Path | None) -> None:
     """Raise InputError for a log that exists and cannot be read: following it would show no node, and say nothing."""
     for log in filter(None, logs):
         try:
-            # a folder can be opened only for reading, and a pipe must not be waited for
-            os.close(os.open(log, os.O_RDWR if log.is_dir() else os.O_RDONLY | os.O_NONBLOCK))
+            open_regular(log).close()
         except FileNotFoundError:  # its server will make it
             continue
         except OSError as error:
@@ -186,13 +193,6 @@ def _rate(text: str) -> float:
     if not 0 < rate < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return rate
-
-
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
-        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def _refused(why: str) -> int:

@@ -18,6 +18,7 @@ from pxe_pack.inject.packed_config import packed_token
 from pxe_pack.layout.layout import VERSIONS, Layout
 from pxe_pack.layout.manifest import MANIFEST
 from pxe_pack.layout.published import find_published
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, WorkError
 from pxe_pack.trust import signed_boot
 
@@ -45,7 +46,7 @@ class ServedLayouts:
         self.tokens: Mapping[str, str] = {}  # token -> the folder's name
         if folder:
             if not find_published(folder):
-                Layout.read(folder.resolve())
+                Layout.read(real_path(folder))
             self._read(folder)
 
     def programs(self, version: str = "") -> frozenset[str]:
@@ -65,7 +66,7 @@ class ServedLayouts:
 
     def _read(self, folder: Path) -> None:
         published = find_published(folder)
-        root = published.root if published else folder.resolve()
+        root = published.root if published else real_path(folder)
         names = published.versions() if published else [""]
         found = {
             key: known for name in names for key, known in self._of(root / VERSIONS / name if name else root, name)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pxe_pack.input_file import open_regular
+
 LONGEST_LINE = 8192  # bytes; longer ones are dropped
 MOST = 1 << 20  # bytes read at once
 COPIED = 60.0  # seconds for which a copy of a log that has been truncated is a new one
@@ -63,7 +65,7 @@ class Tail:
 
     def _open(self, place: Place | None, *, at_end: bool) -> None:
         with suppress(OSError):
-            self._file = self.path.open("rb")
+            self._file = open_regular(self.path)
             status = os.fstat(self._file.fileno())
             if place and place.inode == status.st_ino and place.offset <= status.st_size:
                 self._file.seek(place.offset)
@@ -97,7 +99,7 @@ class Tail:
 
     def _copied(self, at: int) -> bytes:
         """What followed `at`, by the copy that logrotate(8) or `pxe-pack serve` made before truncating the log."""
-        with suppress(OSError), self.path.with_name(f"{self.path.name}.1").open("rb") as copy:
+        with suppress(OSError), open_regular(self.path.with_name(f"{self.path.name}.1")) as copy:
             if time.time() - os.fstat(copy.fileno()).st_mtime < COPIED:
                 copy.seek(at)
                 return copy.read(MOST)

@@ -13,9 +13,11 @@ import requests
 
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.quantity import count, span
+from pxe_fetch.contract.url import redact
 from pxe_pack import https
 from pxe_pack.choices import ENDED, STAGES
 from pxe_pack.console import Console, joined
+from pxe_pack.input_file import read_input
 from pxe_pack.parser import duration
 from pxe_pack.tools import InputError, WorkError
 
@@ -98,6 +100,7 @@ class _Collector:
 
     def __init__(self, url: str, password_file: Path | None) -> None:
         self._url = url.rstrip("/")
+        self._shown = redact(self._url)
         self._session = https.session()
         if password_file:
             self._session.headers["Authorization"] = b"Bearer " + _password(password_file)
@@ -112,26 +115,29 @@ class _Collector:
         while left > 0:
             answer = self._get("nodes", {**wanted, "page": str(page), "size": str(_PAGE_SIZE)})
             yield from answer["nodes"]
-            left = answer["total"] - page * _PAGE_SIZE
+            left = answer["total"] - page * _PAGE_SIZE if answer["nodes"] else 0
             page += 1
 
     def _get(self, what: str, parameters: Mapping[str, str]) -> Document:
         try:
             answer = self._session.get(f"{self._url}/api/{what}", params=parameters, timeout=_TIMEOUT)
-            found = answer.json() if answer.ok else None
         except _NO_URL as error:
-            message, hint = f"--url {self._url} is not an http URL", f"the collector's page, as {DEFAULT_URL}"
+            message, hint = f"--url {self._shown} is not an http URL", f"the collector's page, as {DEFAULT_URL}"
             raise InputError(Problem(reference="collector-url", message=message, hint=hint)) from error
-        except (requests.RequestException, ValueError) as error:
-            message = f"no collector answers at {self._url}: {type(error).__name__}"
+        except requests.RequestException as error:
+            message = f"no collector answers at {self._shown}: {type(error).__name__}"
             hint = "`pxe-pack serve` starts one; --url names another"
             raise WorkError(Problem(reference="collector-silent", message=message, hint=hint)) from None
+        try:
+            found = answer.json() if answer.ok else None
+        except (ValueError, RecursionError):  # no JSON, or JSON that nobody would write
+            found = None
         if answer.ok and not _has(found, _ANSWERS[what]):
-            message = f"{self._url} answers, but it is not a collector"
+            message = f"{self._shown} answers, but it is not a collector"
             hint = "give the URL of the collector's page with --url"
             raise InputError(Problem(reference="collector-refused", message=message, hint=hint))
         if not isinstance(found, dict):
-            message = f"{self._url} answered {answer.status_code}: {answer.text.strip()[:200]}"
+            message = f"{self._shown} answered {answer.status_code}: {answer.text.strip()[:200]}"
             hint = "give the page's password with --password-file" if answer.status_code in (401, 403) else ""
             problem = Problem(reference="collector-refused", message=message, hint=hint)
             raise WorkError(problem) if answer.status_code >= _BROKEN else InputError(problem)
@@ -145,8 +151,10 @@ def _has(found: object, keys: Mapping[str, type]) -> bool:
 def _password(file: Path) -> bytes:
     """The password in `file`, in UTF-8. Raises InputError if it has none, or more than a header field can hold."""
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        text = read_input(file).decode().strip()
         why = "" if text.isprintable() and text else "it does not have one line of text"
+    except OSError as error:
+        why = f"it cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         why = "it is not text in UTF-8"
     if why:

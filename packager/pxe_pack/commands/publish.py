@@ -9,6 +9,7 @@ from pxe_pack.console import Console, joined
 from pxe_pack.layout.layout import VERSIONS, Layout
 from pxe_pack.parser import count
 from pxe_pack.publish import KEEP, publish_layout
+from pxe_pack.real_path import real_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Publish it. Raises InputError, WorkError and OSError."""
-    layout = Layout.read(arguments.layout.resolve())
-    version = publish_layout(layout, arguments.published.resolve() / VERSIONS, keep=arguments.keep)
+    layout = Layout.read(real_path(arguments.layout))
+    version = publish_layout(layout, real_path(arguments.published) / VERSIONS, keep=arguments.keep)
     root = version.parent.parent
     document = {"published": str(root), "current": version.name}
     console.result(document, joined([f"{root}/current is {version.name} now"]))

@@ -6,11 +6,12 @@ import argparse
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
-from pxe_pack.collector_options import add_proxy, add_shared, shared
+from pxe_pack.collector_options import add_proxy, add_shared, listen_address, shared
 from pxe_pack.commands.snippet import add_tls, tls_of
 from pxe_pack.console import Console
 from pxe_pack.layout.site import Address
 from pxe_pack.parser import size
+from pxe_pack.real_path import real_path
 from pxe_pack.serve import serve
 from pxe_pack.serve.children import ServerEndedError
 from pxe_pack.serve.plan import Dhcp, Options
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     page = parser.add_argument_group("the page with the nodes (docs/collector.md)")
     page.add_argument(
         "--page-listen",
-        type=_address_and_port,
+        type=_page_address,
         metavar="ADDRESS:PORT",
         help="where to serve it; other machines need a password (default: 127.0.0.1:8787)",
     )
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         unprivileged=arguments.unprivileged,
         tls=tls_of(arguments.tls_cert, arguments.tls_key),
         self_signed=arguments.tls_self_signed,
-        log_dir=arguments.log_dir.resolve() if arguments.log_dir else None,
+        log_dir=real_path(arguments.log_dir) if arguments.log_dir else None,
         log_size=arguments.log_size,
         pinned=arguments.pinned,
         collector=shared(arguments),
@@ -110,12 +111,8 @@ def _pool(written: str) -> tuple[Address, Address]:
     return first, last
 
 
-def _address_and_port(written: str) -> tuple[Address, int]:
-    host, _, port = written.rpartition(":")
-    try:
-        address, number = ip_address(host.strip("[]")), int(port)
-    except ValueError:
-        number = 0
-    if not 0 < number < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{written!r} is not ADDRESS:PORT, as in 127.0.0.1:8787")
+def _page_address(written: str) -> tuple[Address, int]:
+    address, number = listen_address(written)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{written!r}: the port has to be a certain one, which nginx sends reports to")
     return address, number

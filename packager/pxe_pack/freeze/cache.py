@@ -1,6 +1,6 @@
 """The frozen agent, from the cache when it is there and whole; else unpacked from a release's archive, or frozen anew.
 
-    <cache>/lock                        held by whoever makes an entry
+    <cache>/lock                        locked while an entry is made
     <cache>/<key>/pxe-fetch/            an agent, frozen here
     <cache>/ready-<key>/pxe-fetch/      an agent, unpacked from an archive that this installation carries
     <cache>/environment-<key>/          what it is frozen in, see environment.py
@@ -31,6 +31,7 @@ from pxe_pack.freeze.environment import HERE, SUITE, Environment, environment_na
 from pxe_pack.freeze.machines import THIS_MACHINE, machine_problem
 from pxe_pack.freeze.needs import freeze_problems
 from pxe_pack.freeze.private_folder import make_private, unsafe_folder
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, WorkError
 
 SOURCES = Path(pxe_fetch.__file__).parent
@@ -210,7 +211,7 @@ def _freezing_title(machine: str) -> str:
 
 def _private(cache: Path) -> Path:
     """The real path of `cache`. Raises InputError if others may write to it, or to an entry."""
-    cache = cache.resolve()
+    cache = real_path(cache)
     entries = [path for path in cache.iterdir() if path.is_dir()] if cache.is_dir() else []
     if problem := next(filter(None, map(unsafe_folder, [cache, *entries])), None):
         raise InputError(problem)

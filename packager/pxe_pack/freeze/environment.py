@@ -170,10 +170,10 @@ def run_inside(root: Path, *command: str, variables: Mapping[str, str]) -> bytes
 def _bootstrap(root: Path, libraries: Path, *, machine: str, work: Path) -> None:
     """Lay out the environment in the folder `root`, as its owner. Raises WorkError.
 
-    What mmdebstrap mounts is in a mount namespace, so it is gone however mmdebstrap ends, and before its folder is
-    removed: whoever removed that with /dev still mounted in it would remove the machine's own. An ordinary user is root
-    in a namespace, where the files of other system users are those of his subordinate ids. No process outside could
-    remove them, so they are in memory meanwhile, 0.5 GB: they go with the namespace too. (mmdebstrap's own mode
+    mmdebstrap mounts in a mount namespace, so its mounts are gone however it ends, before its folder is removed:
+    removing that with /dev still mounted in it would remove the machine's own. An ordinary user is root in a user
+    namespace, where the files of other system users belong to his subordinate ids. No process outside could remove
+    them, so they are kept in memory (0.5 GB), and vanish with the namespace. (mmdebstrap's own mode
     "unshare" would leave them in /var/tmp when it is killed.)
     """
     temporary = work / "temporary"

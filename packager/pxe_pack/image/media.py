@@ -14,6 +14,7 @@ from typing import Protocol
 from pxe_fetch.contract.problem import Problem
 from pxe_pack.hashing import Span, span_pieces
 from pxe_pack.image.limits import Limit, Usage
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError
 
 
@@ -199,7 +200,7 @@ class _Walk:
 
     def _link_target(self, path: str) -> os.stat_result | None:
         """The status of a link's target; None if it is missing, or a folder (which is listed at its own path)."""
-        real = (self.top / path).resolve()
+        real = real_path(self.top / path)
         if not real.is_relative_to(self.real_top):
             raise InputError(
                 Problem(

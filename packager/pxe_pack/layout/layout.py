@@ -265,7 +265,7 @@ def find_layout(folder: Path) -> Layout | None:
     try:
         if not (folder / MANIFEST).is_file():
             return None
-    except OSError:  # reported by whoever reads the folder
+    except OSError:  # reported when the folder is read
         return None
     data = _content(folder / MANIFEST)
     return Layout.read(folder) if data and b'"pxe_pack"' in data else None

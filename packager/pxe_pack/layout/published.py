@@ -18,7 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.layout import CURRENT, VERSIONS, Layout
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, command_line
 
 HISTORY = "history"
@@ -57,12 +59,17 @@ class Published:
     def history(self) -> list[str]:
         """The versions to go back to, and the current one at the end; all of them exist.
 
-        The link decides: what the file has after the current version is not believed.
+        The link decides: what the file has after the current version is not believed. Raises InputError if it is no
+        file.
         """
         try:
-            lines = (self.root / HISTORY).read_text(encoding="ascii", errors="replace").split()
+            lines = read_input(self.root / HISTORY).decode("ascii", errors="replace").split()
         except FileNotFoundError:
             lines = []
+        except OSError as error:
+            message = f"cannot read {self.root / HISTORY}: {error.strerror}"
+            hint = "move it away: publishing writes it again"
+            raise InputError(Problem(reference="output-foreign", message=message, hint=hint)) from error
         existing, current = set(self.versions()), self.current
         known = [name for name in lines if name in existing]
         if current is None:
@@ -99,7 +106,7 @@ def find_published(folder: Path) -> Published | None:
     """The published folder that `folder` is, or that it is the `current` of; None if it is another folder."""
     for root in _candidates(folder):
         if (root / CURRENT).is_symlink() and (root / VERSIONS).is_dir():
-            return Published(root.resolve())
+            return Published(real_path(root))
     return None
 
 
@@ -137,4 +144,4 @@ def served_folder(folder: Path) -> Path:
     found = find_published(folder)
     if not found and (problem := _no_current(folder)):
         raise InputError(problem)
-    return found.current_link if found else folder.resolve()
+    return found.current_link if found else real_path(folder)

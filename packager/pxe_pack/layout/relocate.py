@@ -31,6 +31,7 @@ from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.manifest import MANIFEST, SUMS, Kind, url_problem
 from pxe_pack.layout.urls import Urls, default_artifact_url, file_name, is_nfs, same_urls, server
 from pxe_pack.output import output_problem, staging
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust import sign_again, signed_boot
 from pxe_pack.trust.signing import Signer
@@ -60,7 +61,7 @@ def relocate(
 
     Raises InputError before anything is written, WorkError and OSError later; the layout is then unchanged.
     """
-    layout = Layout.read(root.resolve())
+    layout = Layout.read(real_path(root))
     problems = _problems(layout, boot_url=boot_url, artifact_url=artifact_url, base_url=base_url)
     if problems := [*problems, *signed_boot.key_problems(layout, signer)]:
         raise InputError(*problems)

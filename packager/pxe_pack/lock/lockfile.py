@@ -18,6 +18,7 @@ from pxe_fetch.contract.problem import Position, Problem, ProblemError, RuleErro
 from pxe_fetch.contract.quantity import show_size
 from pxe_fetch.contract.reader import Reader, load_root
 from pxe_fetch.contract.url import each
+from pxe_pack.input_file import read_input
 from pxe_pack.tools import InputError, command_line
 
 SUFFIX = ".lock"
@@ -126,8 +127,8 @@ def read_lock(config: Path) -> Lock:
     path = lock_path(config)
     hint = f"`{command_line('pxe-pack', 'lock', config)}` writes it again if you remove it"
     try:
-        with path.open("rb") as file:
-            text = file.read(4 * MAX_CHARACTERS + 1).decode()  # a character has 4 bytes at most; `load` counts them
+        # a character has 4 bytes at most; `load` counts them
+        text = read_input(path, limit=4 * MAX_CHARACTERS + 1).decode()
     except FileNotFoundError:
         return Lock(path=path, config=config)
     except OSError as error:

@@ -16,6 +16,7 @@ from pxe_pack.console import Console
 from pxe_pack.lock.download import Answer, Downloads, Wanted, download_all, wanted
 from pxe_pack.lock.lockfile import Lock, Locked, misfit, read_lock, written
 from pxe_pack.output import parent_problem, staging_folder
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, WorkError, command_line
 
 CHANGED = "lock-changed"
@@ -127,7 +128,7 @@ def _download(subject: Subject, items: Sequence[Wanted], console: Console) -> Do
         return Downloads(answers={}, problems=())
     if problem := parent_problem(subject.lock.path.absolute()):
         raise InputError(problem)
-    with staging_folder(subject.lock.path.resolve()) as work:
+    with staging_folder(real_path(subject.lock.path)) as work:
         return download_all(subject.fetch, items, work=work, console=console)
 
 
@@ -180,7 +181,7 @@ def _write(before: Lock, entries: Sequence[Locked]) -> None:
         text = written(entries)
     except ProblemError as error:
         raise InputError(*error.problems) from error
-    target = before.path.resolve()
+    target = real_path(before.path)
     if not before.exists or target.read_text(encoding="utf-8") != text:
         with staging_folder(target) as work:
             (work / "new").write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.url import redact
 from pxe_pack import dump
 from pxe_pack.config import Document, Pack
+from pxe_pack.input_file import read_input
 from pxe_pack.mirror.files import MirroredFile
 from pxe_pack.output import parent_problem
 from pxe_pack.tools import command_line
@@ -24,8 +25,7 @@ FOLDER_HEADER, REGISTRY_HEADER = f"{_WRITTEN} this folder.\n", f"{_WRITTEN} a re
 def begins_with(config: Path, header: str) -> bool:
     """Whether the configuration `config` was written with this `header`; not if it cannot be read."""
     try:
-        with config.open("rb") as file:
-            return file.read(len(header)) == header.encode()
+        return read_input(config, limit=len(header)) == header.encode()
     except OSError:
         return False
 

@@ -32,6 +32,7 @@ from pxe_pack.mirror.configuration import CONFIG, FOLDER_HEADER, begins_with, el
 from pxe_pack.mirror.download import download, known_size
 from pxe_pack.mirror.files import MirroredFile, mirrored
 from pxe_pack.output import locked
+from pxe_pack.real_path import real_path
 from pxe_pack.tools import InputError, WorkError
 
 _WORK = ".pxe-pack-mirror"
@@ -59,7 +60,7 @@ def mirror(config: Path, *, output: Path, base_url: str | None, console: Console
     _, document = read_config(config, lock=read_lock(config))
     files, rebased = mirrored(document.fetch)
     rebased = replace(rebased, base_url=_base(base_url))
-    output = output.resolve()
+    output = real_path(output)
     if problem := _refusal(config, output, files):
         raise InputError(problem)
     output.mkdir(exist_ok=True)
@@ -115,7 +116,7 @@ def _refusal(config: Path, output: Path, files: Collection[MirroredFile]) -> Pro
     if foreign:
         message = f"the output folder {output} contains a file that a mirror in a folder did not write: {foreign}"
         return Problem(reference="output-foreign", message=message, hint="choose another folder, or move it away")
-    if config.resolve() in {output / path for path in (CONFIG, *_listed(output))}:
+    if real_path(config) in {output / path for path in (CONFIG, *_listed(output))}:
         message = f"{config} is in the mirror that it would replace"
         hint = "mirror the configuration that it was made from"
         return Problem(reference="mirror-of-itself", message=message, hint=hint)
@@ -167,7 +168,7 @@ def _remove(output: Path, paths: Collection[str]) -> Iterator[str]:
     """Remove files of an earlier run, and the folders that are empty then. Yields their paths."""
     for path in sorted(paths):
         file = output / path
-        if file.parent.resolve().is_relative_to(output) and file.is_file():
+        if real_path(file.parent).is_relative_to(output) and file.is_file():
             file.unlink()
             yield path
             for folder in file.parents[: len(Path(path).parents) - 1]:

@@ -44,6 +44,7 @@ from pxe_pack.mirror.files import MirroredFile, mirrored
 from pxe_pack.mirror.record import NEW_RECORD, RECORD, Record, read_record
 from pxe_pack.mirror.references import Layers, left_out, with_references
 from pxe_pack.output import locked
+from pxe_pack.real_path import real_path
 from pxe_pack.registry.client import Repository, digest_of
 from pxe_pack.registry.layers import MIRROR_TYPE, manifest
 from pxe_pack.tools import InputError, WorkError
@@ -78,7 +79,7 @@ def mirror(
     fetch = document.fetch
     is_carried = begins_with(config, FOLDER_HEADER) and (config.parent / SUMS).is_file()
     files, rebased = _carried(fetch, config) if is_carried else mirrored(fetch)
-    output = output.resolve()
+    output = real_path(output)
     if problem := _refusal(config, output, files):
         raise InputError(problem)
 
@@ -161,7 +162,7 @@ def _refusal(config: Path, output: Path, files: Sequence[MirroredFile]) -> Probl
     if foreign := None if is_ours else next((one for one in output.iterdir() if one.name != NEW_RECORD), None):
         message = f"the output folder {output} contains what no mirror in a registry wrote: {foreign.name}"
         return Problem(reference="output-foreign", message=message, hint="choose another folder, or move it away")
-    if config.resolve() == output / CONFIG:
+    if real_path(config) == output / CONFIG:
         message, hint = f"{config} is what it would replace", "mirror the configuration that it was made from"
         return Problem(reference="mirror-of-itself", message=message, hint=hint)
     return None

@@ -16,6 +16,7 @@ from pathlib import Path
 from pxe_fetch.contract.problem import Problem
 from pxe_fetch.contract.registry import Login
 from pxe_pack import tools
+from pxe_pack.input_file import read_input
 from pxe_pack.tools import InputError, WorkError
 
 _LARGEST = 1 << 20  # bytes
@@ -41,7 +42,7 @@ def login_for(host: str, repository: str, *, file: Path | None = None) -> Login:
 
 def _given(file: Path) -> Login:
     try:
-        text = file.read_text(encoding="ascii").strip()
+        text = read_input(file, limit=_LARGEST).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(file, str(getattr(error, "strerror", None) or "is not ASCII")) from error
     user, colon, password = text.partition(":")
@@ -63,8 +64,7 @@ def _places() -> Iterator[Path]:
 
 def _stored(place: Path, names: list[str], *, host: str) -> Login | None:
     try:
-        with place.open("rb") as file:
-            document = json.loads(file.read(_LARGEST))
+        document = json.loads(read_input(place, limit=_LARGEST))
         auths, helpers = (document.get(key) or {} for key in ("auths", "credHelpers"))
         for name in names:
             if name in auths and (login := _entry(auths[name])):

@@ -153,6 +153,7 @@ class _Servers:
             arguments=("--keep-in-foreground", f"--conf-file={folders.run / 'dnsmasq.conf'}", *dnsmasq_user(plan)),
             log=folders.dnsmasq_log,
             is_ready=self._dnsmasq_is_ready,
+            becomes_another_user=True,
         )
         self._logged = 0  # bytes that dnsmasq's log had before it was started
         self._running: list[Child] = []

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pxe_fetch.contract.problem import Problem
+from pxe_pack.input_file import read_input
 from pxe_pack.layout.site import Tls, address_of
 from pxe_pack.tools import InputError
 
@@ -60,7 +61,7 @@ def make_certificate(tls: Tls, hosts: Sequence[str]) -> None:
 def certificate_problems(tls: Tls, hosts: Sequence[str]) -> Iterator[Problem]:
     """Warnings about a certificate that nodes would refuse. Raises InputError if it cannot be read."""
     try:
-        certificate = x509.load_pem_x509_certificates(tls.certificate.read_bytes())[0]
+        certificate = x509.load_pem_x509_certificates(read_input(tls.certificate))[0]
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])

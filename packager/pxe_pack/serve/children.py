@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -23,6 +24,29 @@ class ServerEndedError(WorkError):
     """A server that was started ended by itself."""
 
 
+class _Watcher:
+    """Ends the process `pid` once this program has ended, even by SIGKILL.
+
+    The kernel's signal for that is cleared in a process that becomes another user (prctl(2), PR_SET_PDEATHSIG).
+    """
+
+    def __init__(self, pid: int) -> None:
+        reading, self._writing = os.pipe()  # no child inherits the end for writing: `read` ends when this program does
+        try:
+            self._process = tools.start(
+                *("sh", "-c", 'read -r _; kill "$1"', "sh", str(pid)),
+                stdin=reading, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, death_signal="clear",
+            )  # fmt: skip
+        finally:
+            os.close(reading)
+
+    def stop(self) -> None:
+        """Let the process live on, or its number be another's."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._writing)
+
+
 @dataclass(kw_only=True, slots=True)
 class Child:
     """A server: what is run, and how to see that it serves. Errors are at the end of `log`."""
@@ -33,7 +57,9 @@ class Child:
     log: Path
     is_ready: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)  # in addition to this program's
+    becomes_another_user: bool = False
     process: subprocess.Popen[bytes] | None = None
+    _watcher: _Watcher | None = None
 
     def start(self) -> None:
         """Start it, and wait until it serves. Raises ServerEndedError if it does not, InputError if it is missing."""
@@ -42,6 +68,8 @@ class Child:
                 self.program, *self.arguments,
                 stdout=log, stderr=subprocess.STDOUT, death_signal="TERM", env=self.environment,
             )  # fmt: skip
+        if self.becomes_another_user:
+            self._watcher = _Watcher(self.process.pid)
         until = time.monotonic() + STARTING
         while not self.is_ready():
             self.check()
@@ -65,6 +93,9 @@ class Child:
 
     def stop(self) -> None:
         """End it; it has ended then."""
+        if self._watcher:
+            self._watcher.stop()
+            self._watcher = None
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()

@@ -14,6 +14,7 @@ from pxe_pack.layout import nginx
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.site import Site
 from pxe_pack.layout.urls import server
+from pxe_pack.real_path import real_path
 from pxe_pack.serve.user import is_readable, server_user
 from pxe_pack.tools import InputError, command_line
 from pxe_pack.trust.signature import signature_file
@@ -37,9 +38,9 @@ def files(options: Options, layout: Layout) -> dict[str, Path]:
         return {}
     if pin is None:
         raise _refused(f"{layout.root} has no pinned configuration", "pin one first: pxe-pack pin DIR FILE --url URL")
-    found, user = {pin.url: file.resolve()}, server_user(layout.root)
+    found, user = {pin.url: real_path(file)}, server_user(layout.root)
     if pin.signed_by:
-        found[signature_url(pin.url)] = signature_file(file.resolve())
+        found[signature_url(pin.url)] = signature_file(real_path(file))
     for one in found.values():
         if not one.is_file():
             raise _refused(f"{one} is not a file", "give the file that was pinned; its signature is beside it")

@@ -16,6 +16,7 @@ from pxe_pack.layout.dnsmasq import ARCHITECTURES
 from pxe_pack.layout.layout import Layout
 from pxe_pack.layout.published import Published, find_published, served_folder
 from pxe_pack.layout.site import Address, Network, Site, Tls, contacted, unannounced
+from pxe_pack.real_path import real_path
 from pxe_pack.serve import pinned
 from pxe_pack.serve.interfaces import Interface, find, resolve
 from pxe_pack.serve.ports import DHCP, DHCP6, PROXY_DHCP, TFTP, Port
@@ -177,7 +178,7 @@ def _errors(options: Options, site: Site, interface: Interface | None) -> Iterat
         message = f"DHCPv6 has no proxy servers, and the nodes' subnet is {site.subnet}"
         yield Problem(reference="serve-proxy", message=message, hint="use --dhcp full, or give an IPv4 --subnet")
     yield from _pool_errors(options, site)
-    yield from _exposed(options, Path(site.folder).resolve())
+    yield from _exposed(options, real_path(Path(site.folder)))
 
 
 def _exposed(options: Options, served: Path) -> Iterator[Problem]:
@@ -188,7 +189,7 @@ def _exposed(options: Options, served: Path) -> Iterator[Problem]:
     own |= {"--page-tls-key": str(options.page_tls.key)} if options.page_tls else {}
     own |= {"--database": database.removeprefix("sqlite:///")} if (database := options.database or "") else {}
     for flag, path in own.items():
-        if Path(path).resolve().is_relative_to(served):
+        if real_path(Path(path)).is_relative_to(served):
             message = f"{flag} {path} is in the layout, so everybody could fetch it"
             yield Problem(reference="serve-exposed", message=message, hint=f"choose a place outside of {served}")
 

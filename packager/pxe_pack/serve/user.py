@@ -7,6 +7,8 @@ import pwd
 import stat
 from pathlib import Path
 
+from pxe_pack.real_path import real_path
+
 _UNPRIVILEGED_USER = "nobody"
 
 
@@ -17,7 +19,7 @@ def server_user(layout: Path) -> pwd.struct_passwd | None:
     """
     if os.geteuid() != 0:
         return None
-    folder = layout.resolve()
+    folder = real_path(layout)
     if all(one.stat().st_mode & stat.S_IXOTH for one in (folder, *folder.parents)):
         return pwd.getpwnam(_UNPRIVILEGED_USER)
     return pwd.getpwuid(folder.stat().st_uid)

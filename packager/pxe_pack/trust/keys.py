@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from pxe_fetch.contract import minisign
 from pxe_fetch.contract.problem import Problem, printable
+from pxe_pack.input_file import read_input
 
 SUFFIX = ".pub"
 _PUBLIC_SIZE = 42  # bytes, of a public key with its id
@@ -54,7 +53,8 @@ def read_keys(files: Sequence[Path]) -> tuple[tuple[TrustKey, ...], list[Problem
     problems: list[Problem] = []
     for file in files:
         try:
-            key = parse(_content(file), name=file.name if file.name.endswith(SUFFIX) else f"{file.name}{SUFFIX}")
+            content = _content(file).replace(b"\r\n", b"\n")  # minisign reads both; nodes have the one spelling
+            key = parse(content, name=file.name if file.name.endswith(SUFFIX) else f"{file.name}{SUFFIX}")
             _refuse_repeated(key, found)
         except KeyFileError as error:
             problems.append(_problem(file, error))
@@ -94,17 +94,9 @@ def is_minisign_secret(content: bytes) -> bool:
 
 def _content(file: Path) -> bytes:
     try:
-        # O_NONBLOCK: opening a pipe without a writer would block
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_input(file, limit=minisign.MAX_SIZE + 1)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}", reference="trust-key-unreadable") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise KeyFileError("cannot be read: it is not a regular file", reference="trust-key-unreadable")
-        with os.fdopen(descriptor, "rb", closefd=False) as opened:
-            return opened.read(minisign.MAX_SIZE + 1)
-    finally:
-        os.close(descriptor)
 
 
 def _refuse_repeated(key: TrustKey, found: dict[str, TrustKey]) -> None:

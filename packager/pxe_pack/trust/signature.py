@@ -11,6 +11,7 @@ from pathlib import Path
 from pxe_fetch.contract import minisign
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.input_file import read_input
 from pxe_pack.tools import InputError, WorkError
 from pxe_pack.trust.keys import TrustKey, is_minisign_secret
 
@@ -49,8 +50,7 @@ def _key_reason(secret: Path) -> str | None:
     if not secret.is_file():
         return "is not a file"
     try:
-        with secret.open("rb") as file:
-            content = file.read(minisign.MAX_SIZE)
+        content = read_input(secret, limit=minisign.MAX_SIZE)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return None if is_minisign_secret(content) else "is not a minisign secret key"

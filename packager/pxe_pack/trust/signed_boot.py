@@ -96,6 +96,8 @@ def signed_boot(
             programs = tuple(
                 dict.fromkeys([second, *(one for one in (loaders.files if loaders else ()) if one != first)])
             )
+    if stub and not problems:
+        problems += signer.trial(uki.compose(stub.data, {}))
     if problems or stub is None:
         raise InputError(*problems)
     release = next((data for path in OS_RELEASE if tree and (data := regular_file(tree, path))), b"")

@@ -7,14 +7,17 @@ the time as an option. Source: osslsigncode(1).
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pxe_fetch.contract.problem import Problem
 from pxe_pack import tools
+from pxe_pack.cleanup import temporary_folder
 from pxe_pack.config import SecureBoot
 from pxe_pack.image.efi import EfiProgram, examined
+from pxe_pack.input_file import read_input
 from pxe_pack.tools import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -47,9 +50,11 @@ class Signer:
         try:
             tools.run(PROGRAM, "sign", *options, "-in", program, "-out", target)
         except WorkError as error:
-            message = f"{PROGRAM} could not sign with the key {self.key}"
-            hint = "the key must belong to the certificate; if it has a passphrase, give a file with it (passphrase)"
             label = "\n  ".join(problem.label for problem in error.problems)
+            why = self._reason(label)
+            message = f"{PROGRAM} could not sign with the key {self.key}{why and ': '}{why}"
+            hint = "the key must belong to the certificate; if it has a passphrase, give a file with it (passphrase)"
+            label = "" if why else label
             raise WorkError(Problem(reference="signing-failed", message=message, label=label, hint=hint)) from error
         signed = examined(target.name, target.read_bytes())
         if not any(one.intact and one.certificates[0] == own for one in signed.signatures):
@@ -59,6 +64,25 @@ class Signer:
                 Problem(reference="signing-failed", message=message, hint="give the key of this certificate")
             )
         return signed
+
+    def trial(self, program: Iterable[bytes]) -> list[Problem]:
+        """Why `program` cannot be made or signed: found before there is work that would be lost."""
+        with temporary_folder(prefix="pxe-pack-sign-") as work:
+            try:
+                (work / "unsigned.efi").write_bytes(b"".join(program))
+                self.sign(work / "unsigned.efi", work / "signed.efi")
+            except WorkError as error:
+                return [*error.problems]
+        return []
+
+    def _reason(self, printed: str) -> str:
+        """What OpenSSL's errors in `printed` mean (crypto/x509/x509_err.c, crypto/pem/pem_err.c); empty if unknown."""
+        if "key values mismatch" in printed or "key type mismatch" in printed:
+            return f"it does not belong to {self.certificate}"
+        if "password" in printed or "passphrase" in printed:
+            wrong = f"it is not the one in {self.passphrase}"
+            return f"it has a passphrase, and {wrong if self.passphrase else 'none is given'}"
+        return ""
 
 
 def configured_signer(
@@ -116,8 +140,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     from cryptography import x509
 
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
+        data = read_input(path, limit=_MOST + 1)
     except OSError as error:
         raise _no_certificate(f"cannot read the certificate {path}: {error.strerror}") from error
     if _PRIVATE in data:

@@ -1,4 +1,4 @@
-"""Parse GRUB's script language into an editable tree that converts back to exactly the same text.
+"""Parse GRUB's script language into an editable tree that converts back to the text, as GRUB reads it.
 
 Source: GRUB manual, 6.1 "Writing full configuration files directly" (words, quoting, reserved words); GRUB,
 script/parser.y. Only the structure is parsed: words with their quoting, separators, comments, `{ }` blocks, `if`, and
@@ -19,13 +19,14 @@ __all__ = ["GrubSyntaxError", "parse", "quoted", "unquoted", "walk"]
 
 _TOKEN = re.compile(
     r"""
-    (?P<space> (?:[ \t\r]|\\\n)++ )
+    (?P<space> (?:[ \t]|\\\n)++ )
   | (?P<comment> \#[^\n]*+ )
   | (?P<end> [\n;] )
   | (?P<word> (?: \$\{(?:\w++|[?\#*@])\} | [^\s;'"\\{}] | \\. | '[^']*+' | "(?:[^"\\]|\\.)*+" )++ | [{}] )
     """,
     re.VERBOSE | re.DOTALL,
 )
+_PASSED_OVER = re.compile(r"\r|\0[^\n]*")
 _ENDS = frozenset({"}", "then", "elif", "else", "fi", "do", "done"})
 _LOOPS = frozenset({"for", "while", "until"})
 
@@ -147,8 +148,13 @@ class _Tokens:
 
 
 def parse(text: str) -> list[Node]:
-    """The script as a tree; `"".join(map(str, nodes))` is the original text. Raises GrubSyntaxError."""
+    """The script as a tree; `"".join(map(str, nodes))` is the original text, but for what GRUB passes over.
+
+    GRUB reads no carriage return, and nothing of a line after a NUL, which ends a string in C (GRUB, normal/main.c,
+    grub_file_getline). Raises GrubSyntaxError.
+    """
     check(Limit.GRUB_BYTES, len(text))
+    text = _PASSED_OVER.sub("", text)
     tokens = _Tokens()
     position, line = 0, 1
     while position < len(text):
