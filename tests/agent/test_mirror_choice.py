@@ -240,6 +240,18 @@ def test_mirrors_whose_new_lines_are_slow_too_are_not_asked_again_and_again(chun
         assert 3 <= len(first.asked) + len(second.asked) <= 6
 
 
+def test_a_chunk_that_only_a_mirror_can_have_which_was_slow_is_asked_for_at_once(tmp_path: Path) -> None:
+    slow, wrong = Script(body=BODY, faults=[drip(1000, every=0.02)]), Script(body=BODY, faults=[Flip(at=0.45)])
+    with Server({"/m": slow}) as first, Server({"/m": wrong}) as second:
+        one = bench(tmp_path, first, second, keep_order=True)
+        one.streams = 1
+        one.timeouts = Timeouts(min_rate=1024, min_rate_window=0.2)
+        with Stopwatch() as watch:
+            one.download()
+        assert watch.seconds < 10
+        assert len(first.asked) == 2
+
+
 def test_a_mirror_that_has_few_wrong_chunks_among_many_stays(tmp_path: Path) -> None:
     flaky = [Flip(at=0.45), Flip(at=0.9)]
     with Server({"/m": Script(body=BODY, faults=flaky)}) as one, Server({"/m": Script(then=stall(0))}) as stuck:

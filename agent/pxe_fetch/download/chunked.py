@@ -170,7 +170,7 @@ class ChunkedDownload:
             rate = MinimumRate(
                 timeouts=request.timeouts,
                 deadline=deadline,
-                may_leave=lambda: scheduler.mirrors.may_leave(mirror),
+                may_leave=lambda: scheduler.may_leave(stream),
                 on_fast=lambda: scheduler.mirrors.is_fast(mirror),
                 sharers=lambda: max(1, len(scheduler.streams)),
             )

@@ -195,7 +195,7 @@ class Mirrors:
         """
         now, has_ranges, working = self._clock.now(), False, len(self.all)
         for mirror in self._ranked(prefer_ranges=True, without=without):
-            if mirror.tier > working or mirror.host.is_full() or self._is_last_resort(mirror):
+            if mirror.tier > working or mirror.host.is_full() or self._is_last_resort(mirror, without=without):
                 return
             if mirror.not_before > now:
                 continue
@@ -211,12 +211,13 @@ class Mirrors:
         """Those that may still be asked, the best one first."""
         now, base = self._clock.now(), self._source.retry.base
         usable = [one for one in self.all if not one.out and one not in without]
-        due = {one.tier for one in usable if self._is_due(one, now) and not self._is_last_resort(one)}
+        last = [one for one in usable if self._is_last_resort(one, without=without)]
+        due = {one.tier for one in usable if self._is_due(one, now) and one not in last}
 
         def rank(mirror: Mirror) -> tuple[float, ...]:
             is_behind = prefer_ranges and not mirror.ranges
             return (
-                self._is_last_resort(mirror),
+                mirror in last,
                 mirror.tier if mirror.tier in due else len(self.all),
                 mirror.host.is_full(),
                 max(mirror.not_before, now) + (base if is_behind else 0.0),
@@ -241,10 +242,12 @@ class Mirrors:
         begins_anew = not mirror.ranges and any(one.ranges for one in later)
         return mirror.not_before <= now and not begins_anew and mirror.turn < max(one.turn for one in later)
 
-    def _is_last_resort(self, mirror: Mirror) -> bool:
+    def _is_last_resort(self, mirror: Mirror, *, without: Collection[Mirror]) -> bool:
         """Whether its host is silent, or its answer was odd, and another mirror which may work has neither."""
         return (mirror.is_odd or mirror.host.is_silent()) and any(
-            one.failures < _LAST_ATTEMPTS and not one.is_odd and not one.host.is_silent() for one in self.others(mirror)
+            one.failures < _LAST_ATTEMPTS and not one.is_odd and not one.host.is_silent()
+            for one in self.others(mirror)
+            if one not in without
         )
 
     def may_continue(self, mirror: Mirror, *, length: int, origins: Collection[str]) -> bool:
@@ -274,14 +277,15 @@ class Mirrors:
             window = min(window, _SLOW * read)
         return replace(given, connect=min(given.connect, _PATIENCE), read=read, min_rate_window=window)
 
-    def may_leave(self, mirror: Mirror) -> bool:
+    def may_leave(self, mirror: Mirror, *, without: Collection[Mirror] = ()) -> bool:
         """Whether another mirror, which can be asked now, may be faster than `mirror`, whose stream is slow.
 
-        If none can, a new stream of `mirror` itself may be, where an earlier one was.
+        If none can, or it is in `without`, a new stream of `mirror` itself may be, where an earlier one was.
         """
         now, others = self._clock.now(), self.others(mirror)
-        if any(one.not_before <= now and (one.may_renew or not one.host.is_silent()) for one in others):
-            return True
+        for one in others:
+            if one not in without and one.not_before <= now and (one.may_renew or not one.host.is_silent()):
+                return True
         return bool(others) and mirror.may_renew
 
     def is_fast(self, mirror: Mirror) -> None:

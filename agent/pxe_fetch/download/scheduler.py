@@ -123,6 +123,13 @@ class ChunkScheduler:
                 return Stream(mirror=mirror, position=self._map.start(middle), end=end, partial=None, since=now)
         return None
 
+    def may_leave(self, stream: Stream) -> bool:
+        """Whether another request for what `stream`, which is slow, is receiving may be faster."""
+        with self.changed:
+            index = self._map.at(stream.position)
+            useless = [one for one in self.mirrors.all if index in self.mirrors.excluded_chunks(one)]
+            return self.mirrors.may_leave(stream.mirror, without=useless)
+
     def _overtake(self, mirror: Mirror, now: float) -> None:
         """End the streams of other mirrors that the idle `mirror` would finish much sooner."""
         excluded = self.mirrors.excluded_chunks(mirror)
