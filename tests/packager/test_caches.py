@@ -165,8 +165,8 @@ def test_nginx_asks_after_a_while_whether_a_file_is_still_the_same(
     with cached("nginx-cache", tmp_path, sooner, origin=origin.url("")) as cache:
         for name in ("file.bin", "other.bin"):
             assert get(cache.port, f"/{name}", headers=first)[1] == BODY[:1000]
-        before = sent(origin)
         time.sleep(3.2)  # nginx counts whole seconds
+        before = sent(origin)  # by now, of whole slices
         other.with_name("new").write_bytes(BODY[::-1])
         other.with_name("new").replace(other)
         assert get(cache.port, "/file.bin", headers=first)[1] == BODY[:1000]

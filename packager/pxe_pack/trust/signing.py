@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PROGRAM = "osslsigncode"
 _MOST = 64 << 10  # bytes of a file with a certificate
 _PRIVATE = b"PRIVATE KEY-----"
+_WITHOUT_TERMINAL = ("setsid", "--wait", "sh", "-c", 'exec "$@" >&2', "sh")  # up to 2.5 it prints errors to stdout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +45,11 @@ class Signer:
         """
         own = read_certificate(self.certificate)
         time = int(own.not_valid_before_utc.timestamp())
-        # without either, it would ask for the passphrase, and wait for ever where there is no terminal
+        # Where a passphrase is missing or wrong it asks for one, and would wait for ever: not without a terminal.
         unlock = ("-readpass", self.passphrase) if self.passphrase else ("-pass", "none")
         options = ["-h", "sha256", "-time", str(time), "-certs", self.certificate, "-key", self.key, *unlock]
         try:
-            tools.run(PROGRAM, "sign", *options, "-in", program, "-out", target)
+            tools.run(*_WITHOUT_TERMINAL, PROGRAM, "sign", *options, "-in", program, "-out", target)
         except WorkError as error:
             label = "\n  ".join(problem.label for problem in error.problems)
             why = self._reason(label)
