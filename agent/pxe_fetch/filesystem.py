@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -24,8 +24,9 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 NOT_A_FOLDER = frozenset((errno.ENOTDIR, errno.ELOOP))  # what opening a link with these flags raises
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no permission to list it (open(2))
 _TRIES = 100
-# A mount point, a type, options of the file system (proc_pid_mountinfo(5)); any number of fields before the ` - `.
-_MOUNT = re.compile(r"^(?:\S+ ){4}(\S+) .*? - (\S+) \S* (\S+)$", re.MULTILINE)
+# A device, the root in it, a mount point, a type, options of the file system (proc_pid_mountinfo(5)); any number of
+# fields before the ` - `.
+_MOUNT = re.compile(r"^(?:\S+ ){2}(\S+) (\S+) (\S+) .*? - (\S+) \S* (\S+)$", re.MULTILINE)
 _UPPER_DIR = re.compile(r"(?:^|,)upperdir=([^,]*)")
 _MiB = 1024 * 1024
 
@@ -216,14 +217,31 @@ class Mount(NamedTuple):
 
 
 def read_mounts(table: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
-    """The mounts of this process, in mount order; [] if /proc is missing."""
+    """The mounts of this process, in mount order; [] if /proc is missing.
+
+    Without folders that are mounted onto themselves: systemd does so for ReadOnlyPaths= and the like in this process's
+    namespace alone, so that elsewhere on the node `mount -o remount` does not know them.
+    """
     text, mounts = "", []
+    seen: set[tuple[str, str, str]] = set()
     with suppress(OSError):
         text = table.read_text(encoding="utf-8", errors="surrogateescape")
-    for point, fs_type, options in _MOUNT.findall(text):
+    for device, root, point, fs_type, options in _MOUNT.findall(text):
+        if _is_onto_itself(device, root, point, seen=seen):
+            continue
+        seen.add((device, root.rstrip("/"), point.rstrip("/")))
         upper = _UPPER_DIR.search(options) if fs_type == "overlay" else None
         mounts.append(Mount(_unescape(point), fs_type, _unescape(upper[1]) if upper else None))
     return mounts
+
+
+def _is_onto_itself(device: str, root: str, point: str, *, seen: Container[tuple[str, str, str]]) -> bool:
+    """Whether what is at `root` of the file system was at `point` before, as part of a mount around it."""
+    while root != "/" and os.path.basename(root) == os.path.basename(point):  # noqa: PTH119
+        root, point = os.path.dirname(root), os.path.dirname(point)  # noqa: PTH120
+        if (device, root.rstrip("/"), point.rstrip("/")) in seen:
+            return True
+    return False
 
 
 def _unescape(text: str) -> str:

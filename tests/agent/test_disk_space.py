@@ -11,7 +11,7 @@ LIVE = """\
 26 25 0:23 / /run rw,nosuid,nodev shared:2 - tmpfs tmpfs rw,size=600000k
 27 25 8:1 / /srv rw,relatime shared:3 - xfs /dev/sda1 rw,attr2
 28 27 0:40 / /srv/fast\\040scratch rw shared:4 - tmpfs tmpfs rw
-29 25 0:22 /opt /opt rw,relatime shared:1 - overlay LiveOS_rootfs rw,upperdir=/not/to/be/seen
+29 25 0:41 / /opt rw,relatime shared:1 - overlay LiveOS_rootfs rw,upperdir=/not/to/be/seen
 """
 
 

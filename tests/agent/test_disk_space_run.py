@@ -204,6 +204,21 @@ def test_the_message_names_the_file_system_its_size_and_how_to_enlarge_it(full: 
             subprocess.run(["mount", "-o", "remount,size=4M", str(full.out)], check=True)
 
 
+def test_a_folder_mounted_onto_itself_is_part_of_the_file_system_around_it(full: FakeNode) -> None:
+    """As systemd does for ReadWritePaths= and ReadOnlyPaths= of the unit: nobody else on the node sees that mount."""
+    inner = full.out / "inner"
+    inner.mkdir()
+    subprocess.run(["mount", "--bind", str(inner), str(inner)], check=True)
+    try:
+        with Server({"/m": Script(body=BODY + BODY)}) as server:
+            entry = {**full.entry("m", server.url("/m"), BODY + BODY, size=2 * len(BODY)), "dest": str(inner / "m")}
+            ran = full.run_config(entry)
+        assert ran.code == 79
+        assert re.search(rf"`mount -o remount,size=\d+M {full.out}`", ran.out), ran.out
+    finally:
+        subprocess.run(["umount", str(inner)], check=True)
+
+
 @pytest.mark.parametrize("extract", ["none", "tar", "decompress"])
 def test_a_full_disk_found_by_writing_is_told_in_the_same_way(extract: str, full: FakeNode) -> None:
     content = BODY + BODY

@@ -184,8 +184,7 @@ def test_tls_files_that_cannot_be_used_are_named(missing: str, authority: Author
     files[missing] = tmp_path / "absent.pem"
     tls = Tls(**{name: str(path) for name, path in files.items()})
     bench = Bench(body=BODY, folder=tmp_path, urls=["https://localhost:1/m"], tls=tls)
-    named = "ca_file" if missing == "ca_file" else "client_cert"
-    with pytest.raises(TrustError, match=files[named].name):
+    with pytest.raises(TrustError, match=r"absent\.pem"):
         bench.download()
 
 
