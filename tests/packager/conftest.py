@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.node import FakeNode
 from liveos import shapes
 from packing.checking import Checked, checker
 from packing.keys import KeyPair, key_pair
@@ -20,6 +21,14 @@ def commit() -> str:
     """What is released: HEAD, which may move meanwhile."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> FakeNode:
+    """A node without `pxe-fetch.` arguments on its kernel command line."""
+    node = FakeNode(folder=tmp_path / "node")
+    node.boot_with("quiet")
+    return node
 
 
 @pytest.fixture(scope="session")

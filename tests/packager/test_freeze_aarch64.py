@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.certs import Authority
 from fakes.faults import Serve, Status
 from fakes.minisign import new_key
 from fakes.server import Script, Server
@@ -111,15 +112,12 @@ def test_downloads_by_http_from_a_server_with_faults(node: EmulatedNode, server:
 
 
 def test_downloads_by_https(node: EmulatedNode) -> None:
-    key, certificate = node.shared / "key.pem", node.shared / "certificate.pem"
-    request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2")
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
-    files = ("-keyout", key, "-out", certificate)
-    subprocess.run(["openssl", *request, *names, *files], check=True, capture_output=True)
+    authority = Authority(node.shared / "ca")
+    issued = authority.issue("localhost", alternative="IP:127.0.0.1")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(issued.certificate, issued.key)
     with Server({"/body.bin": Script(body=BODY)}, tls=context) as https:
-        text = config(node.shared, https, more=f"tls: {{ca_file: {certificate}}}\n")
+        text = config(node.shared, https, more=f"tls: {{ca_file: {authority.certificate}}}\n")
         assert fetched(node, text.replace("localhost", "127.0.0.1")) == BODY
 
 

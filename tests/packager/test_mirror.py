@@ -40,13 +40,6 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> FakeNode:
-    node = FakeNode(folder=tmp_path / "node")
-    node.boot_with("quiet")
-    return node
-
-
 def artifact(name: str, *urls: str | list[str], **others: object) -> dict[str, object]:
     retry = {"attempts_without_progress": 2, "base": "10ms", "max": "20ms"}
     pinned = {"sha256": DIGEST} if not {"sha256_url", "chunks", "sha512"} & others.keys() else {}

@@ -171,7 +171,7 @@ class ChunkedDownload:
                 timeouts=request.timeouts,
                 deadline=deadline,
                 may_leave=lambda: scheduler.may_leave(stream),
-                on_fast=lambda: scheduler.mirrors.is_fast(mirror),
+                on_fast=lambda: scheduler.mirrors.had_minimum_rate(mirror),
                 sharers=lambda: max(1, len(scheduler.streams)),
             )
             self._copy(stream, body, rate, has_all=has_all)

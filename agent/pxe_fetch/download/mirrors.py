@@ -288,8 +288,8 @@ class Mirrors:
                 return True
         return bool(others) and mirror.may_renew
 
-    def is_fast(self, mirror: Mirror) -> None:
-        """Record that a stream of `mirror` has `timeouts.min_rate`."""
+    def had_minimum_rate(self, mirror: Mirror) -> None:
+        """Record that a stream of `mirror` had `timeouts.min_rate`."""
         mirror.renewals = _RENEWALS
 
     def another_may_resume(self, mirror: Mirror) -> bool:

@@ -152,7 +152,7 @@ class SequentialDownload:
             timeouts=timeouts,
             deadline=self._deadline,
             may_leave=lambda: self._mirrors.may_leave(mirror),
-            on_fast=lambda: self._mirrors.is_fast(mirror),
+            on_fast=lambda: self._mirrors.had_minimum_rate(mirror),
         )
 
         def wanted() -> int:  # one byte more than there should be reveals a longer body

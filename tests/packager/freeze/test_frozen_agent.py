@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.certs import Authority
 from fakes.minisign import new_key
 from fakes.server import Script, Server
 from packing.frozen import SMALL, config, run
@@ -81,15 +82,12 @@ def test_brings_an_artifact_by_http_from_a_server_with_faults(
 
 
 def test_brings_an_artifact_by_https(agent: freeze.FrozenAgent, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2")
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-    files = ("-keyout", key, "-out", certificate)
-    subprocess.run(["openssl", *request, *names, *files], check=True, capture_output=True)
+    authority = Authority(tmp_path / "ca")
+    issued = authority.issue("localhost", alternative="DNS:localhost")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(issued.certificate, issued.key)
     with Server({"/small.bin": Script(body=SMALL)}, tls=context) as https:
-        trusting = config(tmp_path, https, more=f"tls: {{ca_file: {certificate}}}\n")
+        trusting = config(tmp_path, https, more=f"tls: {{ca_file: {authority.certificate}}}\n")
         env = {"XDG_RUNTIME_DIR": str(tmp_path)}
         ended = run(agent, "run", "--config", trusting, env=env)
         assert ended.returncode == Exit.DONE, ended.stderr

@@ -115,13 +115,6 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> FakeNode:
-    node = FakeNode(folder=tmp_path / "node")
-    node.boot_with("quiet")
-    return node
-
-
-@pytest.fixture
 def mirroring(tmp_path: Path, registry: Registry, node: FakeNode, request: pytest.FixtureRequest) -> Mirroring:
     """In a repository of its own for each test."""
     repository = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
